@@ -1,0 +1,1 @@
+"""The build graph that every frontend makes and every solver runs."""

@@ -1,0 +1,1 @@
+"""OCI and Docker images: references, platforms, layers, layouts and the registry protocol."""

@@ -1,0 +1,1 @@
+"""LLB to results."""

@@ -1,0 +1,1 @@
+"""BuildKit's gRPC API: the messages and services, and the transports under them."""

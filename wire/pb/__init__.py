@@ -1,0 +1,1 @@
+"""Generated modules; see `wire/generate.py`."""
