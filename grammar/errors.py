@@ -1,0 +1,47 @@
+"""What is wrong in a user's file, and where."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Lines `start` to `end` of a file, from 1; `column` (from 0) and `width` in characters where they are known."""
+
+    start: int
+    end: int
+    column: int | None = None
+    width: int = 1
+
+
+class SourceError(Exception):
+    """An error in a user's file; `hint` says what to do about it, where that is known."""
+
+    def __init__(self, message: str, location: Location | None = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.location = location
+        self.hint = hint
+
+
+def excerpt(error: SourceError, source: str, filename: str, context: int = 2) -> str:
+    """The error as text: `file:line: message`, the lines around it, a caret under the place, and the hint."""
+    location = error.location
+    if location is None or location.start < 1:
+        head = f"{filename}: {error.message}"
+        return f"{head}\nhint: {error.hint}" if error.hint else head
+    lines = source.splitlines()
+    first, last = max(1, location.start - context), min(len(lines), max(location.start, location.end) + context)
+    width = len(str(last))
+    out = [f"{filename}:{location.start}: {error.message}"]
+    for number in range(first, last + 1):
+        inside = location.start <= number <= location.end
+        out.append(f" {'>' if inside else ' '} {number:>{width}} | {lines[number - 1]}")
+        if number == location.start:
+            text = lines[number - 1]
+            column = len(text) - len(text.lstrip()) if location.column is None else min(location.column, len(text))
+            length = location.width if location.column is not None else max(1, len(text.strip()))
+            lead = "".join("\t" if char == "\t" else " " for char in text[:column])
+            out.append(f"   {'':>{width}} | {lead}{'^' * max(1, min(length, max(1, len(text) - column)))}")
+    if error.hint:
+        out.append(f"hint: {error.hint}")
+    return "\n".join(out)
