@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test quick lint proto bench clean
+.PHONY: setup test quick lint proto bench demo clean
 
 setup: $(VENV)/.ready
 	@$(PYTHON) tests/real/components.py install
@@ -30,5 +30,11 @@ proto: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/pytest benchmarks --benchmark-only
 
+# Needs Brickyard and what it imports, but none of the tools for working on it.
+demo:
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/brickyard --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@sh examples/demo.sh $(BIN)/brickyard demo-out
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

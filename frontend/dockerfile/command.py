@@ -1,0 +1,148 @@
+"""What every instruction's module offers, and what its `apply` may use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ...grammar.dockerfile.tree import Instruction
+from ...llb.graph import SourceRange
+from ...llb.ops import ProxyEnv
+from ...llb.state import State
+from ...oci.platform import Platform
+from ..lint.linter import Linter
+from ..lint.rule import Rule
+from .image import Image
+from .options import ConvertOptions, NamedContext
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A parsed instruction; each module has its own with what it found."""
+
+    node: Instruction
+
+    @property
+    def text(self) -> str:
+        """The instruction as one line, as progress shows it."""
+        return self.node.original.strip()
+
+    def sources(self) -> list[str]:
+        """The names of stages and images that it reads, in order."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class From(Command):
+    """FROM."""
+
+    base: str
+    stage: str
+    platform: str
+
+
+@dataclass(slots=True)
+class Planned:
+    """A command of a stage, with the stages it reads."""
+
+    command: Command
+    module: "InstructionModule"
+    sources: list["Stage"]
+    on_build: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Stage:
+    """One build stage while it is converted.
+
+    `registered` is false for an image that a COPY or a mount names without a stage of its own.
+    """
+
+    base_name: str
+    node: Instruction | None = None
+    name: str = ""
+    label: str = ""
+    base: "Stage | None" = None
+    registered: bool = True
+    context: NamedContext | None = None
+    platform: Platform | None = None
+    dependencies: dict["Stage", Command] = field(default_factory=dict)
+    commands: list[Planned] = field(default_factory=list)
+    parsed: list[tuple[Command, "InstructionModule"]] = field(default_factory=list)
+    resolved: bool = False
+    dispatched: bool = False
+    on_build_read: bool = False
+    ignore_cache: bool = False
+    state: State = field(default_factory=State)
+    image: Image = field(default_factory=lambda: Image(Platform()))
+    build_args: list[tuple[str, str | None]] = field(default_factory=list)
+    inherited_args: int = 0
+    workdir_set: bool = False
+    total: int = 0
+    index: int = 0
+    used: dict[str, tuple[int, int]] = field(default_factory=dict)
+    context_paths: set[str] = field(default_factory=set)
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """The lines of its FROM; zeros for an image that has none."""
+        return (self.node.span.start.line, self.node.span.end.line) if self.node is not None else (0, 0)
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """What an instruction is applied with."""
+
+    options: ConvertOptions
+    stage: Stage
+    planned: Planned
+    lint: Linter
+    escape: str
+    global_args: Mapping[str, str]
+    context: State
+    proxy: ProxyEnv | None
+    target_platform: Platform
+    epoch: int | None
+
+    @property
+    def node(self) -> Instruction:
+        """The instruction."""
+        return self.planned.command.node
+
+    @property
+    def os(self) -> str:
+        """The operating system that the stage's image is for."""
+        return self.stage.platform.os if self.stage.platform is not None else self.target_platform.os
+
+    @property
+    def locations(self) -> tuple[SourceRange, ...]:
+        """The instruction's place, for the ops that it makes."""
+        span = self.node.span
+        return (SourceRange(span.start.line, span.end.line, 0, 0),)
+
+    @property
+    def created(self) -> str | None:
+        """The time of history entries, where SOURCE_DATE_EPOCH sets it."""
+        if self.epoch is None:
+            return None
+        from datetime import UTC, datetime
+
+        return datetime.fromtimestamp(self.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def warn(self, rule: Rule, message: str) -> None:
+        """Report a finding on the instruction."""
+        span = self.node.span
+        self.lint.run(rule, message, span.start.line, span.end.line)
+
+    def commit(self, created_by: str, *, layer: bool = False) -> None:
+        """Add the instruction to the image's history."""
+        self.stage.image.commit(created_by, layer=layer, created=self.created)
+
+
+class InstructionModule(Protocol):
+    """The seam: a module of `instructions/`."""
+
+    def parse(self, node: Instruction, lint: Linter) -> Command:
+        """Check the form of an instruction. Raises DockerfileError."""
+
+    def apply(self, command: Command, dispatch: Dispatch) -> None:
+        """Do to the stage what it says. Raises DockerfileError, ExpansionError or ValueError."""

@@ -1,0 +1,12 @@
+"""Comments that describe an ARG or a stage: `# name what it is for`."""
+
+from collections.abc import Sequence
+
+from ...grammar.dockerfile.tree import Instruction
+
+
+def described(node: Instruction, names: Sequence[str]) -> bool:
+    """Whether the comment right before an instruction, if there is one, begins with one of the names."""
+    if not node.comments or not names:
+        return True
+    return node.comments[-1].split(" ")[0] in names

@@ -1,0 +1,26 @@
+"""Errors in a Dockerfile that parses but cannot be built."""
+
+import difflib
+from collections.abc import Iterable
+
+from ...grammar.dockerfile.tree import Flag, Instruction
+from ...grammar.errors import Location, SourceError
+
+
+class DockerfileError(SourceError):
+    """What is wrong with an instruction, and where."""
+
+
+def fail(node: Instruction, message: str, hint: str = "", flag: Flag | None = None) -> DockerfileError:
+    """An error on an instruction, or on one of its flags."""
+    if flag is not None:
+        start, end = flag.span.start, flag.span.end
+        width = end.column - start.column if end.line == start.line else 1
+        return DockerfileError(message, Location(start.line, start.line, start.column, max(1, width)), hint)
+    return DockerfileError(message, Location(node.span.start.line, node.span.end.line), hint)
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """A hint that names the option nearest to a word, empty where none is near."""
+    near = difflib.get_close_matches(word.lower(), list(options), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""
