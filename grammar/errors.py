@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+# A file may come from anyone, and a terminal obeys control characters: they are shown as pictures.
+_SHOWN = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)} | {0x7F: "\u2421"}
+_SHOWN |= dict.fromkeys(range(128, 160), "�")
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -28,8 +32,8 @@ def excerpt(error: SourceError, source: str, filename: str, context: int = 2) ->
     location = error.location
     if location is None or location.start < 1:
         head = f"{filename}: {error.message}"
-        return f"{head}\nhint: {error.hint}" if error.hint else head
-    lines = source.splitlines()
+        return (f"{head}\nhint: {error.hint}" if error.hint else head).translate(_SHOWN)
+    lines = [line.rstrip("\r") for line in source.removeprefix("\ufeff").split("\n")]
     first, last = max(1, location.start - context), min(len(lines), max(location.start, location.end) + context)
     width = len(str(last))
     out = [f"{filename}:{location.start}: {error.message}"]
@@ -44,4 +48,4 @@ def excerpt(error: SourceError, source: str, filename: str, context: int = 2) ->
             out.append(f"   {'':>{width}} | {lead}{'^' * max(1, min(length, max(1, len(text) - column)))}")
     if error.hint:
         out.append(f"hint: {error.hint}")
-    return "\n".join(out)
+    return "\n".join(out).translate(_SHOWN)

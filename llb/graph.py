@@ -27,6 +27,19 @@ class SourceRange:
 
 
 @dataclass(frozen=True, slots=True)
+class LinuxResources:
+    """Limits of a process's cgroup; 0 and empty texts set none. Sizes in bytes, times in microseconds."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """What travels beside an op and does not count for its digest (`pb.OpMetadata`)."""
 
@@ -35,6 +48,7 @@ class Metadata:
     ignore_cache: bool = False
     progress_group: ProgressGroup | None = None
     locations: tuple[SourceRange, ...] = ()
+    resources: LinuxResources | None = None
 
 
 class Vertex:
@@ -59,6 +73,23 @@ class Vertex:
         self.platform = platform
         self.metadata = metadata if metadata is not None else Metadata()
         self.walk = self.inputs if walk is None else tuple(walk)
+
+
+class EncodedVertex(Vertex):
+    """An op of a definition that was given: its bytes go on as they are."""
+
+    __slots__ = ("data",)
+
+    def __init__(
+        self,
+        data: bytes,
+        op: OpKind,
+        inputs: Sequence["Output"] = (),
+        platform: Platform | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        super().__init__(op, inputs, platform, metadata)
+        self.data = data
 
 
 class Deferred:

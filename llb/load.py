@@ -1,10 +1,10 @@
 """A definition off the wire to a graph of vertices, checked: every input known, every op of a kind we can solve."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..oci.platform import Platform
 from ..wire.pb import ops_pb2 as pb
-from .graph import Metadata, Output, ProgressGroup, SourceRange, Vertex
+from .graph import EncodedVertex, LinuxResources, Metadata, Output, ProgressGroup, SourceRange, Vertex
 from .marshal import digest_of
 from .ops import (
     EMPTY,
@@ -64,13 +64,36 @@ def load(definition: pb.Definition) -> Graph:
     for data in ops[:-1]:
         digest = digest_of(data)
         message = _parse(data, digest)
-        vertex = _vertex(message, _inputs(message, vertices, digest), _metadata(definition, digest), digest)
+        try:
+            vertex = _vertex(message, _inputs(message, vertices, digest), _metadata(definition, digest), digest)
+        except DefinitionError:
+            raise
+        except ValueError as error:
+            raise DefinitionError(f"{digest}: {error}") from None
         vertices[digest] = vertex
         digests[vertex] = digest
     terminal = _parse(ops[-1], "the last op")
     if terminal.WhichOneof("op") is not None or len(terminal.inputs) != 1:
         raise DefinitionError("the last op of a definition must hold one input and nothing else")
     return Graph(_inputs(terminal, vertices, "the last op")[0], digests)
+
+
+def given(definition: pb.Definition) -> Output | None:
+    """The result of a definition that goes into another one with its bytes as they are; None where it is empty.
+
+    Raises:
+        DefinitionError: as `load` does.
+    """
+    graph = load(definition)
+    if graph.result is None:
+        return None
+    data = {digest_of(encoded): encoded for encoded in getattr(definition, "def")}
+    made: dict[Vertex, Vertex] = {}
+    for vertex, digest in graph.digests.items():
+        inputs = [Output(made[i.vertex], i.index) for i in vertex.inputs]
+        metadata = replace(vertex.metadata, locations=())
+        made[vertex] = EncodedVertex(data[digest], vertex.op, inputs, vertex.platform, metadata)
+    return Output(made[graph.result.vertex], graph.result.index)
 
 
 def _parse(data: bytes, name: str) -> pb.Op:
@@ -105,12 +128,19 @@ def _metadata(definition: pb.Definition, digest: str) -> Metadata:
     group = None
     if message.HasField("progress_group"):
         group = ProgressGroup(message.progress_group.id, message.progress_group.name, message.progress_group.weak)
+    resources = None
+    if message.HasField("linux_resources"):
+        r = message.linux_resources
+        resources = LinuxResources(
+            r.memory, r.memorySwap, r.cpuShares, r.cpuPeriod, r.cpuQuota, r.cpusetCpus, r.cpusetMems
+        )
     return Metadata(
         description=dict(message.description),
         caps=frozenset(cap for cap, on in message.caps.items() if on),
         ignore_cache=message.ignore_cache,
         progress_group=group,
         locations=tuple(locations),
+        resources=resources,
     )
 
 
@@ -149,26 +179,9 @@ def _vertex(message: pb.Op, inputs: list[Output], metadata: Metadata, name: str)
 
 
 def _exec(message: pb.ExecOp) -> ExecOp:
-    meta = message.meta
-    proxy = None
-    if meta.HasField("proxy_env"):
-        p = meta.proxy_env
-        proxy = ProxyEnv(p.http_proxy, p.https_proxy, p.ftp_proxy, p.no_proxy, p.all_proxy)
     return ExecOp(
-        Meta(
-            args=tuple(meta.args),
-            env=tuple(meta.env),
-            cwd=meta.cwd,
-            user=meta.user,
-            proxy_env=proxy,
-            extra_hosts=tuple(HostIP(h.Host, h.IP) for h in meta.extraHosts),
-            hostname=meta.hostname,
-            ulimit=tuple(Ulimit(u.Name, u.Soft, u.Hard) for u in meta.ulimit),
-            cgroup_parent=meta.cgroupParent,
-            remove_mount_stubs_recursive=meta.removeMountStubsRecursive,
-            valid_exit_codes=tuple(meta.validExitCodes),
-        ),
-        tuple(_mount(mount) for mount in message.mounts),
+        meta_of(message.meta),
+        tuple(mount_of(mount) for mount in message.mounts),
         NetMode(message.network),
         SecurityMode(message.security),
         tuple(SecretEnv(s.ID, s.name, s.optional) for s in message.secretenv),
@@ -176,7 +189,29 @@ def _exec(message: pb.ExecOp) -> ExecOp:
     )
 
 
-def _mount(message: pb.Mount) -> Mount:
+def meta_of(meta: pb.Meta) -> Meta:
+    """A process off the wire."""
+    proxy = None
+    if meta.HasField("proxy_env"):
+        p = meta.proxy_env
+        proxy = ProxyEnv(p.http_proxy, p.https_proxy, p.ftp_proxy, p.no_proxy, p.all_proxy)
+    return Meta(
+        args=tuple(meta.args),
+        env=tuple(meta.env),
+        cwd=meta.cwd,
+        user=meta.user,
+        proxy_env=proxy,
+        extra_hosts=tuple(HostIP(h.Host, h.IP) for h in meta.extraHosts),
+        hostname=meta.hostname,
+        ulimit=tuple(Ulimit(u.Name, u.Soft, u.Hard) for u in meta.ulimit),
+        cgroup_parent=meta.cgroupParent,
+        remove_mount_stubs_recursive=meta.removeMountStubsRecursive,
+        valid_exit_codes=tuple(meta.validExitCodes),
+    )
+
+
+def mount_of(message: pb.Mount) -> Mount:
+    """A mount off the wire. Raises ValueError for a kind that is not known."""
     file = None
     kind = MountType(int(message.mountType))
     if kind in (MountType.SECRET, MountType.SSH):

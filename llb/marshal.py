@@ -12,7 +12,7 @@ from typing import cast
 from ..oci.platform import Platform
 from ..wire.pb import ops_pb2 as pb
 from . import caps
-from .graph import Metadata, Output, SourceRange, Vertex
+from .graph import EncodedVertex, Metadata, Output, SourceRange, Vertex
 from .ops import (
     EMPTY,
     ChownOpt,
@@ -35,11 +35,19 @@ from .ops import (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """The file that ops come from, for errors that point into it."""
+    """The file that ops come from, for errors that point into it; `definition` gives the folder it was read from."""
 
     filename: str
     data: bytes
     language: str = "Dockerfile"
+    definition: "Definition | None" = None
+
+    def to_pb(self) -> pb.SourceInfo:
+        """The wire form."""
+        info = pb.SourceInfo(filename=self.filename, data=self.data, language=self.language)
+        if self.definition is not None:
+            info.definition.CopyFrom(self.definition.to_pb())
+        return info
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +70,7 @@ class Definition:
         for digest, metadata in self.metadata.items():
             _metadata_to_pb(metadata, definition.metadata[digest])
         if self.source is not None:
-            definition.Source.infos.add(
-                filename=self.source.filename, data=self.source.data, language=self.source.language
-            )
+            definition.Source.infos.append(self.source.to_pb())
             for digest, metadata in self.metadata.items():
                 if metadata.locations:
                     location = definition.Source.locations[digest].locations.add()
@@ -127,11 +133,14 @@ def _merge(first: Metadata, second: Metadata) -> Metadata:
         ignore_cache=first.ignore_cache or second.ignore_cache,
         progress_group=second.progress_group or first.progress_group,
         locations=first.locations + tuple(p for p in second.locations if p not in first.locations),
+        resources=second.resources or first.resources,
     )
 
 
 def encode(vertex: Vertex, digests: Mapping[Vertex, str]) -> bytes:
     """The bytes of one vertex's `pb.Op`; `digests` has those of its inputs."""
+    if isinstance(vertex, EncodedVertex):
+        return vertex.data
     op = vertex.op
     pairs = [(digests[o.vertex], o.index) for o in vertex.inputs]
     if isinstance(op, MergeOp | DiffOp):
@@ -312,6 +321,15 @@ def _metadata_to_pb(metadata: Metadata, out: pb.OpMetadata) -> None:
         out.progress_group.id = group.id
         out.progress_group.name = group.name
         out.progress_group.weak = group.weak
+    if (limits := metadata.resources) is not None:
+        out.linux_resources.SetInParent()
+        out.linux_resources.memory = limits.memory
+        out.linux_resources.memorySwap = limits.memory_swap
+        out.linux_resources.cpuShares = limits.cpu_shares
+        out.linux_resources.cpuPeriod = limits.cpu_period
+        out.linux_resources.cpuQuota = limits.cpu_quota
+        out.linux_resources.cpusetCpus = limits.cpuset_cpus
+        out.linux_resources.cpusetMems = limits.cpuset_mems
 
 
 def _range_to_pb(place: SourceRange, out: pb.Range) -> None:

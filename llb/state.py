@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 from ..oci.platform import Platform
 from . import caps
-from .graph import Metadata, Output, ProgressGroup, SourceRange, Vertex
+from .caps import ALL, CapSet
+from .graph import LinuxResources, Metadata, Output, ProgressGroup, SourceRange, Vertex
 from .ops import (
     EMPTY,
     SKIP_OUTPUT,
@@ -43,6 +44,7 @@ from .ops import (
 from .paths import join
 
 CUSTOM_NAME = "llb.customname"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
@@ -55,13 +57,18 @@ class Notes:
     ignore_cache: bool = False
     progress_group: ProgressGroup | None = None
     locations: tuple[SourceRange, ...] = ()
+    resources: LinuxResources | None = None
 
     def metadata(self, *wanted: str) -> Metadata:
         """The op's metadata, with the capabilities it asks for."""
         description = dict(self.description)
         if self.name:
             description[CUSTOM_NAME] = self.name
-        return Metadata(description, frozenset(wanted), self.ignore_cache, self.progress_group, self.locations)
+        if self.resources is not None:
+            wanted = (*wanted, caps.EXEC_META_LINUX_RESOURCES)
+        return Metadata(
+            description, frozenset(wanted), self.ignore_cache, self.progress_group, self.locations, self.resources
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +164,16 @@ class State:
         devices: Sequence[CDIDevice] = (),
         cgroup_parent: str = "",
         notes: Notes | None = None,
+        result_of: str = "/",
+        known: CapSet = ALL,
     ) -> "State":
-        """The file system after a process has run on it."""
-        wanted = {caps.EXEC_META_BASE, caps.EXEC_META_SETS_DEFAULT_PATH}
+        """The file system after a process has run on it, or the mount at `result_of`.
+
+        What the op says depends on what the solver knows: an old one needs a PATH in the environment, for example.
+        """
+        wanted = {caps.EXEC_META_BASE}
+        if caps.EXEC_META_SETS_DEFAULT_PATH in known:
+            wanted.add(caps.EXEC_META_SETS_DEFAULT_PATH)
         net = self.network if network is None else network
         if net is not NetMode.SANDBOX:
             wanted.add(caps.EXEC_META_NETWORK)
@@ -178,7 +192,7 @@ class State:
         result = 0
         for mount in sorted((root, *mounts), key=lambda m: m.target.encode()):
             writes = not (mount.no_output or mount.readonly or mount.cache_id or mount.tmpfs)
-            if mount is root:
+            if mount.target == result_of:
                 result = outputs
             out.append(
                 Mount(
@@ -213,6 +227,9 @@ class State:
             option = FileOpt(socket.id, socket.uid, socket.gid, socket.mode, socket.optional)
             out.append(Mount(target, output=0, type=MountType.SSH, file=option))
             wanted.add(caps.EXEC_MOUNT_SSH)
+        windows = self.platform is not None and self.platform.os == "windows"
+        if caps.EXEC_META_SETS_DEFAULT_PATH not in known and not windows:
+            env.setdefault("PATH", DEFAULT_PATH)
         meta = Meta(
             args=tuple(args),
             env=tuple(f"{key}={value}" for key, value in env.items()),
@@ -223,6 +240,7 @@ class State:
             hostname=self.hostname,
             ulimit=tuple(ulimit),
             cgroup_parent=cgroup_parent,
+            # BuildKit has a capability of this name, but no version of it announces it.
             remove_mount_stubs_recursive=True,
         )
         op = ExecOp(meta, tuple(out), net, security, secretenv, tuple(devices))

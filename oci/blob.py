@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from . import descriptor as _d
-from .compression import Compression, compressor
+from .compression import BLOCK, Compression, compressor
 from .tar import Readable, Writable
 
 _TYPES: dict[Compression, tuple[str, str]] = {
@@ -14,7 +14,6 @@ _TYPES: dict[Compression, tuple[str, str]] = {
     "gzip": (_d.OCI_LAYER_GZIP, _d.DOCKER_LAYER_GZIP),
     "zstd": (_d.OCI_LAYER_ZSTD, _d.DOCKER_LAYER_ZSTD),
 }
-_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +45,43 @@ class LayerWriter:
         self._pending: list[bytes] = []
         self._waiting = 0
 
+    @property
+    def room(self) -> int:
+        """How many bytes would go on without being copied together with others first."""
+        return BLOCK - self._waiting
+
     def write(self, data: bytes) -> int:
         """Take bytes of the tar."""
+        size = len(data)
+        if not self._waiting and size == BLOCK:
+            self._compress(data)
+            return size
         self._pending.append(data)
-        self._waiting += len(data)
-        if self._waiting >= _PIECE:
-            self._compress(self._waiting // _PIECE * _PIECE)
-        return len(data)
+        self._waiting += size
+        if self._waiting >= BLOCK:
+            joined = b"".join(self._pending)
+            # Pieces of one size: a compressor may decide differently where its input is cut differently.
+            whole = self._waiting // BLOCK * BLOCK
+            for at in range(0, whole, BLOCK):
+                self._compress(joined[at : at + BLOCK])
+            self._pending, self._waiting = [joined[whole:]], self._waiting - whole
+        return size
 
     def close(self) -> LayerBlob:
         """End the blob and describe it; `out` stays open."""
-        self._compress(self._waiting)
+        self._compress(b"".join(self._pending))
+        self._pending, self._waiting = [], 0
         self._emit(self._compressor.flush())
         diff_id = f"sha256:{self._diff.hexdigest()}"
         digest = diff_id if self._blob is None else f"sha256:{self._blob.hexdigest()}"
         return LayerBlob(diff_id, digest, self._size, self._kind)
 
-    def _compress(self, size: int) -> None:
-        data = b"".join(self._pending)
-        self._pending, self._waiting = [data[size:]], len(data) - size
-        self._diff.update(memoryview(data)[:size])
-        # Pieces of one size: a compressor may decide differently where its input is cut differently.
-        for at in range(0, size, _PIECE):
-            self._emit(self._compressor.compress(data[at : min(at + _PIECE, size)]))
+    def _compress(self, data: bytes) -> None:
+        if data:
+            # The compressor may have threads, which begin before the digest does.
+            ready = self._compressor.compress(data)
+            self._diff.update(data)
+            self._emit(ready)
 
     def _emit(self, data: bytes) -> None:
         if data:

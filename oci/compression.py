@@ -1,10 +1,16 @@
 """The compressions of layers, as streams. Each library is imported where its format turns up."""
 
 import io
+import os
+from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO, Literal, Protocol, cast
+from functools import cache
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, cast
 
 from .tar import Readable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Compression = Literal["uncompressed", "gzip", "zstd"]
 
@@ -15,7 +21,12 @@ _XZ = b"\xfd7zXZ\0"
 # A header without name and time: equal content gives equal bytes.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LIBRARY_LEVELS = range(1, 4)
-_FAST = 3
+_FAST = 2
+# An empty block that ends a stream (RFC 1951, 3.2.6).
+_LAST_BLOCK = b"\x03\x00"
+_PENDING = 8
+BLOCK = 1 << 20
+"""How much content gzip compresses at a time."""
 
 
 class CompressionError(ValueError):
@@ -199,21 +210,13 @@ class _Plain:
 
 
 class _Gzip:
-    """Raw deflate between a header and a trailer of ours."""
+    """Raw deflate between a header and a trailer of ours, in one thread: what zlib's higher levels need."""
 
-    def __init__(self, level: int | None) -> None:
-        self._crc: Callable[[bytes, int], int]
-        self._deflate: Compressor
-        if level is None or level in _LIBRARY_LEVELS:
-            from isal import isal_zlib
+    def __init__(self, level: int) -> None:
+        import zlib
 
-            self._crc = isal_zlib.crc32
-            self._deflate = isal_zlib.compressobj(_FAST if level is None else level, isal_zlib.DEFLATED, -15)
-        else:
-            import zlib
-
-            self._crc = zlib.crc32
-            self._deflate = zlib.compressobj(level, zlib.DEFLATED, -15)
+        self._crc: Callable[[bytes, int], int] = zlib.crc32
+        self._deflate: Compressor = zlib.compressobj(level, zlib.DEFLATED, -15)
         self._sum = 0
         self._size = 0
         self._begun = False
@@ -234,6 +237,85 @@ class _Gzip:
         return self._begin() + self._deflate.flush() + trailer
 
 
+class _ParallelGzip:
+    """One gzip stream of blocks that are compressed at the same time.
+
+    A block takes `BLOCK` bytes of content, knows nothing of those before it, and ends at a byte (RFC 1951, 3.2.4), so
+    that the stream is the same however many threads there are.
+    """
+
+    def __init__(self, level: int) -> None:
+        from isal import isal_zlib
+
+        self._library = isal_zlib
+        self._level = level
+        self._waiting = bytearray()
+        self._blocks: deque[Future[bytes]] = deque()
+        self._sum = 0
+        self._size = 0
+        self._head = _GZIP_HEADER
+
+    def compress(self, data: bytes, /) -> bytes:
+        self._sum = self._library.crc32(data, self._sum)
+        self._size += len(data)
+        if not self._waiting and len(data) == BLOCK:
+            self._blocks.append(_workers().submit(self._block, data))
+        else:
+            self._waiting += data
+            while len(self._waiting) >= BLOCK:
+                block = bytes(memoryview(self._waiting)[:BLOCK])
+                del self._waiting[:BLOCK]
+                self._blocks.append(_workers().submit(self._block, block))
+        return self._ready(_PENDING)
+
+    def flush(self) -> bytes:
+        out = [self._ready(0)]
+        if self._waiting:
+            out.append(self._block(bytes(self._waiting)))
+        trailer = self._sum.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
+        return b"".join([*out, self._begin(), _LAST_BLOCK, trailer])
+
+    def _begin(self) -> bytes:
+        head, self._head = self._head, b""
+        return head
+
+    def _ready(self, pending: int) -> bytes:
+        """What is done, in order; waits until no more than so many blocks are under way."""
+        out = [self._begin()]
+        while self._blocks and (len(self._blocks) > pending or self._blocks[0].done()):
+            out.append(self._blocks.popleft().result())
+        return b"".join(out)
+
+    def _block(self, data: bytes) -> bytes:
+        deflate = self._library.compressobj(self._level, self._library.DEFLATED, -15)
+        body: bytes = deflate.compress(data)
+        tail: bytes = deflate.flush(self._library.Z_SYNC_FLUSH)
+        return body + tail
+
+
+class _Zstd:
+    def __init__(self, level: int) -> None:
+        import zstandard
+
+        # With threads the library cuts its input into jobs of a size that does not depend on how many there are.
+        threads = max(1, len(os.sched_getaffinity(0)))
+        compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, threads=threads)
+        self._stream = compressor.compressobj()
+
+    def compress(self, data: bytes, /) -> bytes:
+        return self._stream.compress(data)
+
+    def flush(self) -> bytes:
+        return self._stream.flush()
+
+
+@cache
+def _workers() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))), thread_name_prefix="deflate")
+
+
 def compressor(kind: Compression, level: int | None = None) -> Compressor:
     """A compressor of one stream.
 
@@ -250,11 +332,10 @@ def compressor(kind: Compression, level: int | None = None) -> Compressor:
         case "gzip":
             if level is not None and not 0 <= level <= 9:
                 raise ValueError(f"gzip has the levels 0 to 9, not {level}")
-            return _Gzip(level)
+            level = _FAST if level is None else level
+            return _ParallelGzip(level) if level in _LIBRARY_LEVELS else _Gzip(level)
         case "zstd":
             if level is not None and not 1 <= level <= 22:
                 raise ValueError(f"zstd has the levels 1 to 22, not {level}")
-            import zstandard
-
-            return zstandard.ZstdCompressor(level=3 if level is None else level, write_checksum=True).compressobj()
+            return _Zstd(3 if level is None else level)
     raise ValueError(f"{kind!r} is no compression: use uncompressed, gzip or zstd")

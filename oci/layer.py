@@ -2,20 +2,25 @@
 
 from .blob import LayerBlob, LayerWriter, compress
 from .compression import Compression, CompressionError, decompress
-from .pack import Change, write_layer
+from .diff import Change, Difference, of_trees, of_upper, pack
+from .pack import LayerPacker
 from .unpack import LayerError, LayerStats, apply_layer, is_archive
 
 __all__ = [
     "Change",
     "Compression",
     "CompressionError",
+    "Difference",
     "LayerBlob",
     "LayerError",
+    "LayerPacker",
     "LayerStats",
     "LayerWriter",
     "apply_layer",
     "compress",
     "decompress",
     "is_archive",
-    "write_layer",
+    "of_trees",
+    "of_upper",
+    "pack",
 ]

@@ -335,18 +335,29 @@ class _EntryStream:
         return bytes(next(self._pieces, (0, b""))[1])
 
 
-def write_archive(out: Writable, index: _d.Index, blobs: Iterable[tuple[_d.Descriptor, Opener]]) -> None:
+def layout_files(index: _d.Index) -> dict[str, bytes]:
+    """The files of a layout beside its blobs, by name."""
+    return {_INDEX: _d.encode_json(index.to_json(), None), _LAYOUT: _VERSION}
+
+
+def write_archive(
+    out: Writable,
+    index: _d.Index,
+    blobs: Iterable[tuple[_d.Descriptor, Opener]],
+    docker: bytes | None = None,
+) -> None:
     """Write an image layout as a tar archive; equal images give equal bytes.
 
     Args:
         out: where the archive goes.
         index: the layout's index.
         blobs: all content that the index leads to, in any order; what is there twice is written once.
+        docker: the content of `manifest.json`, by which `docker load` knows the images.
 
     Raises:
         DigestMismatch: where a blob is not what its descriptor says; the archive is unusable then.
     """
-    _write(out, index, blobs, {})
+    _write(out, index, blobs, {} if docker is None else {"manifest.json": docker})
 
 
 def write_docker_archive(out: Writable, images: Iterable[DockerImage]) -> None:
@@ -414,13 +425,27 @@ def _write(
         tar.add(Entry(folder, Kind.DIRECTORY, 0o755))
     for name, (descriptor, opener) in sorted(unique.items()):
         tar.add(Entry(name, Kind.FILE, 0o444, size=descriptor.size))
-        verifier = _digest.Verifier(descriptor.digest, descriptor.size)
         with opener() as stream:
-            while chunk := stream.read(_CHUNK):
-                verifier.update(chunk)
-                tar.write(chunk)
-        verifier.finish()
-    for name, data in sorted({_INDEX: index.encode(), _LAYOUT: _VERSION, **documents}.items()):
+            _copy(stream, tar, _digest.Verifier(descriptor.digest, descriptor.size))
+    for name, data in sorted({**layout_files(index), **documents}.items()):
         tar.add(Entry(name, Kind.FILE, 0o444, size=len(data)))
         tar.write(data)
     tar.close()
+
+
+def _copy(stream: BinaryIO, tar: TarWriter, verifier: _digest.Verifier) -> None:
+    """Write a blob; its digest is taken at the same time. Raises DigestMismatch."""
+    chunk = stream.read(_CHUNK)
+    if len(chunk) < _CHUNK:
+        verifier.update(chunk)
+        tar.write(chunk)
+    else:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1, thread_name_prefix="digest") as helper:
+            while chunk:
+                digested = helper.submit(verifier.update, chunk)
+                tar.write(chunk)
+                chunk = stream.read(_CHUNK)
+                digested.result()
+    verifier.finish()

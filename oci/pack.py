@@ -1,16 +1,17 @@
-"""Layer tars from changes on disk (OCI image spec, layer): the same changes give the same bytes."""
+"""Layer tars from changes on disk (OCI image spec, layer): the same changes give the same bytes.
 
-import errno
+Source: containerd's change writer, whose bytes these are, so that equal layers have equal digests everywhere.
+"""
+
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-from .rootfs import UnsafePath, clean
+from .blob import LayerWriter
 from .tar import Entry, Kind, TarWriter, Writable
-from .unpack import OPAQUE, WHITEOUT, LayerError
+from .unpack import WHITEOUT, LayerError
+
+CAPABILITY = "security.capability"
+"""The one extended attribute that goes into a layer."""
 
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -21,134 +22,135 @@ _KINDS = {
     stat.S_IFIFO: Kind.FIFO,
 }
 _CHUNK = 1 << 20
+_SECOND = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference: `path` is relative to the root file system, `source` the file on disk that an add takes."""
+class LayerPacker:
+    """Takes changes in path order and writes them as an uncompressed layer tar.
 
-    path: str
-    kind: Literal["add", "delete"]
-    source: Path | None = None
-
-
-def write_layer(
-    entries: Iterable[Change],
-    out: Writable,
-    *,
-    timestamp: int | None = None,
-    root: Path | None = None,
-    owner: tuple[int, int] | None = None,
-) -> None:
-    """Write changes as an uncompressed layer tar; give a `LayerWriter` as `out` for a compressed one.
-
-    Times are whole seconds, as BuildKit writes them. A directory that is both deleted and added is a new one that
-    hides what was in the old one.
-
-    Args:
-        entries: the changes, in any order.
-        out: where the tar goes.
-        timestamp: no file is younger than this, in seconds (SOURCE_DATE_EPOCH with rewritten times).
-        root: where directories are taken from that hold a change and are none themselves.
-        owner: one owner for all files, for a file system that was built without root.
-
-    Raises:
-        LayerError: where a change names no proper path, or a source is missing or changes while it is read.
+    Directories above a change are written before it. Times are whole seconds; sockets are left out.
     """
-    adds: dict[str, Path] = {}
-    deletes: set[str] = set()
-    for change in entries:
-        try:
-            path = clean(change.path)
-        except UnsafePath as error:
-            raise LayerError(str(error)) from None
-        if not path:
-            continue
-        if path.rpartition("/")[2].startswith(WHITEOUT):
-            raise LayerError(f"{path!r}: a layer cannot hold a file whose name begins with {WHITEOUT!r}")
-        if change.kind == "delete":
-            deletes.add(path)
-        elif change.source is None:
-            raise LayerError(f"{path!r}: an added file without a source")
-        else:
-            adds[path] = change.source
-    if root is not None:
-        for path in [*adds, *deletes]:
-            while path := path.rpartition("/")[0]:
-                if path in adds:
-                    break
-                adds[path] = root / path
-    packer = _Packer(out, timestamp, owner)
-    for path in sorted(adds.keys() | deletes, key=lambda path: path.split("/")):
-        if path not in adds:
-            packer.whiteout(path)
-            continue
-        packer.add(path, adds[path])
-        if path in deletes and adds[path].is_dir() and not adds[path].is_symlink():
-            packer.opaque(path)
-    packer.close()
 
+    def __init__(
+        self,
+        out: Writable,
+        root: bytes,
+        *,
+        timestamp: int | None = None,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        """Begin a layer.
 
-class _Packer:
-    def __init__(self, out: Writable, timestamp: int | None, owner: tuple[int, int] | None) -> None:
+        Args:
+            out: where the tar goes; give a `LayerWriter` for a compressed one.
+            root: the directory with the changed files and those above them.
+            timestamp: no file is younger than this, in seconds (SOURCE_DATE_EPOCH with rewritten times).
+            owner: one owner for all files, for a file system that was built without root.
+        """
         self._tar = TarWriter(out)
+        self._out = out if isinstance(out, LayerWriter) else None
+        self._root = root
         self._timestamp = timestamp
         self._owner = owner
+        self._directories: set[bytes] = set()
         self._links: dict[tuple[int, int], str] = {}
+        self._unchanged: dict[tuple[int, int], list[bytes]] = {}
+
+    def add(self, path: bytes, status: os.stat_result) -> None:
+        """One more file that is new or another than before. `path` is relative.
+
+        Raises:
+            LayerError: where it cannot be read, changes meanwhile, or has a name that a layer cannot hold.
+        """
+        try:
+            self._add(path, status)
+        except OSError as error:
+            raise LayerError(f"{os.fsdecode(path)!r}: cannot be read: {error.strerror}") from error
+
+    def delete(self, path: bytes) -> None:
+        """One that is gone. Raises LayerError."""
+        folder, slash, name = path.rpartition(b"/")
+        self._parents(path)
+        self._tar.add(Entry(os.fsdecode(folder + slash) + WHITEOUT + os.fsdecode(name), Kind.FILE, 0))
+
+    def unchanged(self, path: bytes, status: os.stat_result) -> None:
+        """One that did not change, and is the same file as others: it is written again where one of those was.
+
+        Raises:
+            LayerError: as `add`.
+        """
+        inode = (status.st_dev, status.st_ino)
+        if inode in self._links:
+            self.add(path, status)
+        else:
+            self._unchanged.setdefault(inode, []).append(path)
 
     def close(self) -> None:
+        """End the tar."""
         self._tar.close()
 
-    def whiteout(self, path: str) -> None:
-        folder, slash, name = path.rpartition("/")
-        self._tar.add(Entry(f"{folder}{slash}{WHITEOUT}{name}", Kind.FILE, 0))
-
-    def opaque(self, path: str) -> None:
-        self._tar.add(Entry(f"{path}/{OPAQUE}", Kind.FILE, 0))
-
-    def add(self, path: str, source: Path) -> None:
-        try:
-            self._add(path, source)
-        except OSError as error:
-            raise LayerError(f"{path!r}: cannot read {source}: {error.strerror}") from error
-
-    def _add(self, path: str, source: Path) -> None:
-        found = os.lstat(source)
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+    def _add(self, path: bytes, status: os.stat_result) -> None:
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
-            # A socket means nothing without the process that listens.
             return
-        entry = Entry(
-            path,
-            kind,
-            stat.S_IMODE(found.st_mode),
-            *(self._owner or (found.st_uid, found.st_gid)),
-            mtime_ns=self._time(found) * 10**9,
-            xattrs=_xattrs(source),
-        )
-        if found.st_nlink > 1 and kind is not Kind.DIRECTORY:
-            first = self._links.setdefault((found.st_dev, found.st_ino), path)
-            if first != path:
+        name = os.fsdecode(path)
+        if name.rpartition("/")[2].startswith(WHITEOUT):
+            raise LayerError(f"{name!r}: a layer cannot hold a file whose name begins with {WHITEOUT!r}")
+        seconds = status.st_mtime_ns // _SECOND
+        if self._timestamp is not None and seconds > self._timestamp:
+            seconds = self._timestamp
+        uid, gid = self._owner or (status.st_uid, status.st_gid)
+        entry = Entry(name, kind, stat.S_IMODE(status.st_mode), uid, gid, mtime_ns=seconds * _SECOND)
+        others: list[bytes] = []
+        if status.st_nlink > 1 and kind is not Kind.DIRECTORY:
+            inode = (status.st_dev, status.st_ino)
+            first = self._links.setdefault(inode, name)
+            if first != name:
                 entry.kind, entry.linkname = Kind.LINK, first
-                self._tar.add(entry)
-                return
-        match kind:
+            else:
+                others = self._unchanged.pop(inode, [])
+        full = self._root + b"/" + path
+        if kind is not Kind.SYMLINK and (capability := _capability(full)):
+            entry.xattrs = {CAPABILITY: capability}
+        self._parents(path)
+        match entry.kind:
             case Kind.FILE:
-                self._file(entry, source)
-                return
+                self._file(entry, full, status.st_size)
+            case Kind.DIRECTORY:
+                self._directories.add(path)
+                self._tar.add(entry)
             case Kind.SYMLINK:
-                entry.linkname = os.readlink(source)
+                entry.linkname = os.fsdecode(os.readlink(full))
+                self._tar.add(entry)
             case Kind.CHAR | Kind.BLOCK:
-                entry.device = (os.major(found.st_rdev), os.minor(found.st_rdev))
-        self._tar.add(entry)
+                entry.device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+                self._tar.add(entry)
+            case _:
+                self._tar.add(entry)
+        for other in others:
+            self._parents(other)
+            again = Entry(os.fsdecode(other), Kind.LINK, entry.mode, uid, gid, mtime_ns=entry.mtime_ns)
+            again.linkname, again.xattrs = name, entry.xattrs
+            self._tar.add(again)
 
-    def _file(self, entry: Entry, source: Path) -> None:
-        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            entry.size = left = os.fstat(fd).st_size
+    def _parents(self, path: bytes) -> None:
+        """Write the directories above a path that are not written yet."""
+        folder = path.rpartition(b"/")[0]
+        if folder and folder not in self._directories:
+            self._directories.add(folder)
+            self.add(folder, os.lstat(self._root + b"/" + folder))
+
+    def _file(self, entry: Entry, full: bytes, size: int) -> None:
+        entry.size = size
+        if not size:
             self._tar.add(entry)
+            return
+        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._tar.add(entry)
+            left = size
             while left:
-                data = os.read(fd, min(left, _CHUNK))
+                data = os.read(fd, min(left, _CHUNK if self._out is None else self._out.room))
                 if not data:
                     raise LayerError(f"{entry.name!r}: became shorter while it was read")
                 left -= len(data)
@@ -156,21 +158,10 @@ class _Packer:
         finally:
             os.close(fd)
 
-    def _time(self, found: os.stat_result) -> int:
-        seconds = max(0, found.st_mtime_ns // 10**9)
-        return seconds if self._timestamp is None else min(seconds, self._timestamp)
 
-
-def _xattrs(source: Path) -> dict[str, bytes]:
-    """The attributes that belong to a file wherever it is: capabilities and the user's own."""
+def _capability(full: bytes) -> bytes:
     try:
-        keys = os.listxattr(source, follow_symlinks=False)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return {}
-        raise
-    return {
-        key: os.getxattr(source, key, follow_symlinks=False)
-        for key in keys
-        if key == "security.capability" or (key.startswith("user.") and not key.startswith("user.overlay."))
-    }
+        return os.getxattr(full, CAPABILITY, follow_symlinks=False)
+    except OSError:
+        # There is none, or the file system has no such thing.
+        return b""

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, urljoin
 
 import httpx
@@ -21,7 +21,18 @@ from .errors import (
     Unreachable,
 )
 from .reference import Reference
-from .transport import AGAIN, Credentials, Exchange, HostOptions, Request, Target, backoff, json_answer, read_answer
+from .transport import (
+    AGAIN,
+    Credentials,
+    Exchange,
+    HostOptions,
+    Request,
+    Target,
+    Tokens,
+    backoff,
+    json_answer,
+    read_answer,
+)
 
 __all__ = [
     "ContentMismatch",
@@ -59,22 +70,37 @@ class Registry:
         timeout: float = 30,
         retries: int = 4,
         transport: httpx.BaseTransport | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         """Set up a client; nothing is connected yet.
 
         Args:
             credentials: gives user and secret for a registry's host, or None; the user "" or `<token>` marks an
                 identity token. `docker.io` is asked for by that name.
-            insecure: hosts to speak to without TLS.
+            insecure: hosts to speak to without TLS, or with any certificate.
             hosts: options by host.
             timeout: seconds without any progress after which a request counts as failed.
             retries: how often a failed request is sent again.
             transport: what carries the requests instead of the network.
+            tokens: gives bearer tokens, before credentials are asked for.
         """
+        self._made_with: dict[str, Any] = {
+            "credentials": credentials,
+            "hosts": dict(hosts or {}),
+            "timeout": timeout,
+            "retries": retries,
+            "transport": transport,
+            "tokens": tokens,
+        }
         options = {name: HostOptions(plain_http=True, skip_verify=True) for name in insecure}
         self._exchange = Exchange(
-            credentials or (lambda _: None), {**options, **(hosts or {})}, timeout, retries, transport
+            credentials or (lambda _: None), {**options, **(hosts or {})}, timeout, retries, transport, tokens
         )
+
+    def insecure(self, host: str) -> "Registry":
+        """Another client that is like this one, but speaks to a host without TLS, or with any certificate."""
+        hosts = {**self._made_with["hosts"], host: HostOptions(plain_http=True, skip_verify=True)}
+        return Registry(**{**self._made_with, "hosts": hosts})
 
     def __enter__(self) -> "Registry":
         """Give the client itself."""

@@ -4,9 +4,13 @@ Every step is taken from an open directory and follows no link; symbolic links a
 directory as their root, as a process sees them that has it as its root.
 """
 
+import ctypes
 import errno
+import functools
 import os
+import posixpath
 import stat
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +45,17 @@ def clean(name: str) -> str:
     return "/".join(parts)
 
 
+def from_root(path: str) -> str:
+    """A path as an absolute one without `.`, `..` and double slashes; `..` stops at the root, as in BuildKit's ops.
+
+    Raises:
+        UnsafePath: where it holds a NUL character or is longer than a path can be.
+    """
+    if "\0" in path or len(os.fsencode(path)) > _MAX_PATH:
+        raise UnsafePath(f"{path[:80]!r}: not a path: too long, or with a NUL character")
+    return "/" + posixpath.normpath("/" + path).lstrip("/")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A name in an open directory; `path` is where that is from the root, with every link resolved."""
@@ -66,6 +81,7 @@ class Root:
 
     def __init__(self, path: Path) -> None:
         """Open `path`."""
+        self.path = path
         self._root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent: tuple[str, int, str] | None = None
 
@@ -164,6 +180,94 @@ class Root:
             fd = below
         return fd
 
+    def locate(self, path: str, *, follow: bool = True) -> str:
+        """Where a path leads once links are followed, relative to the root; "" is the root itself.
+
+        Names that are not there are kept as they are, and `..` stops at the root.
+
+        Args:
+            path: any path; absolute ones begin at the root too.
+            follow: False leaves a link alone that is the last name.
+
+        Raises:
+            UnsafePath: for what is no path, and where links lead in circles.
+            NotADirectoryError: where a name in the middle is something else than a directory.
+        """
+        pending = from_root(path).split("/")[::-1]
+        names: list[str] = []
+        links = steps = missing = 0
+        fd = os.dup(self._root)
+        try:
+            while pending:
+                name = pending.pop()
+                if name in ("", "."):
+                    continue
+                steps += 1
+                if steps > _MAX_STEPS or len(names) > _MAX_DEPTH:
+                    raise UnsafePath(f"{path[:80]!r}: links make it longer than a path can be")
+                if name == "..":
+                    gone = names.pop() if names else ""
+                    missing -= bool(missing and gone)
+                    if not missing:
+                        os.close(fd)
+                        fd = -1
+                        fd = self._open(names)
+                    continue
+                if missing:
+                    names.append(name)
+                    missing += 1
+                    continue
+                last = not any(part not in ("", ".") for part in pending)
+                target = _read_link(name, fd) if follow or not last else None
+                if target is not None:
+                    links += 1
+                    if links > _MAX_LINKS:
+                        raise UnsafePath(f"{path!r}: too many symbolic links")
+                    pending.extend(target.split("/")[::-1])
+                    if target.startswith("/"):
+                        os.close(fd)
+                        fd = -1
+                        fd, names = os.dup(self._root), []
+                    continue
+                names.append(name)
+                if last:
+                    continue
+                try:
+                    below = os.open(name, _OPEN_DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    missing = 1
+                    continue
+                os.close(fd)
+                fd = below
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return "/".join(names)
+
+    def resolve(self, path: str) -> Path:
+        """Where a path leads inside the root, as one of this machine, with every link followed; it may not be there.
+
+        It is safe to use where nobody changes the directory in the meantime; `open` is safe in any case.
+
+        Raises:
+            UnsafePath, NotADirectoryError: as `locate`.
+        """
+        found = self.locate(path)
+        return self.path / found if found else self.path
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        """Open what a path leads to inside the root, links followed; the caller closes it.
+
+        Raises:
+            UnsafePath: as `locate`.
+            OSError: where it is not there, or can't be opened.
+        """
+        return open_below(self._root, self.locate(path), flags)
+
+    def fileno(self) -> int:
+        """The root's own descriptor, which is closed with this."""
+        return self._root
+
     def open_directory(self, path: str) -> int:
         """Open a resolved path, such as a place's, for reading; the caller closes it.
 
@@ -200,6 +304,69 @@ class Root:
             return _empty(top, place.path, keep)
         finally:
             os.close(top)
+
+
+def open_below(directory: int, path: str, flags: int, mode: int = 0o600) -> int:
+    """Open a relative path whose names are followed through directories only: no link, no `..`, no other root.
+
+    Raises:
+        OSError: where a name is a link or no directory, or as `os.open`.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    if not path:
+        return os.open(".", flags, dir_fd=directory)
+    global _openat2
+    if _openat2:
+        fd = _call_openat2(directory, path, flags, mode if flags & os.O_CREAT else 0)
+        if fd >= 0:
+            return fd
+        if -fd not in (errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.EAGAIN):
+            raise OSError(-fd, os.strerror(-fd), path)
+        # Old kernels and some sandboxes have no such call.
+        _openat2 = -fd == errno.EAGAIN
+    folder, _, name = path.rpartition("/")
+    above = os.dup(directory)
+    try:
+        for part in folder.split("/") if folder else ():
+            below = os.open(part, _OPEN_DIRECTORY, dir_fd=above)
+            os.close(above)
+            above = below
+        return os.open(name, flags, mode, dir_fd=above)
+    finally:
+        os.close(above)
+
+
+_openat2 = True
+_SYS_OPENAT2 = 437
+# RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH
+_RESOLVE = 0x02 | 0x04 | 0x08
+
+
+def _call_openat2(directory: int, path: str, flags: int, mode: int) -> int:
+    """The descriptor, or the negative error number."""
+    how = struct.pack("QQQ", flags, mode, _RESOLVE)
+    call = _libc().syscall
+    fd = int(call(_SYS_OPENAT2, directory, os.fsencode(path), how, len(how)))
+    return fd if fd >= 0 else -ctypes.get_errno()
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.syscall.restype = ctypes.c_long
+    return library
+
+
+def _read_link(name: str, directory: int) -> str | None:
+    """The target of a symbolic link; None for what is none, or is not there."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
 
 
 def _link(name: str, directory: int) -> str:

@@ -341,25 +341,26 @@ class TarWriter:
             records["path"] = name
         if len(link) > 100 or not link.isascii():
             records["linkpath"] = link
-        for key, value, digits in (
-            ("uid", entry.uid, 7),
-            ("gid", entry.gid, 7),
-            ("size", entry.size, 11),
-        ):
-            if value >= 8**digits:
+        numbers = {"uid": entry.uid, "gid": entry.gid, "size": entry.size}
+        for key, value in numbers.items():
+            if value >= 8 ** (11 if key == "size" else 7):
                 records[key] = str(value).encode()
+                numbers[key] = 0
         seconds, fraction = divmod(entry.mtime_ns, 10**9)
         if fraction or not 0 <= seconds < 8**11:
             records["mtime"] = _format_time(entry.mtime_ns)
             seconds = seconds if 0 <= seconds < 8**11 else 0
         if records:
+            # The two ways of writing a long name are not mixed.
+            if len(name) > 100:
+                short, prefix, records["path"] = None, b"", name
             self._extended(name, records)
         self._out.write(
             _header(
-                (short if short is not None else _ascii(name)[:100], prefix),
-                (entry.mode, entry.uid % 8**7, entry.gid % 8**7, entry.size % 8**11, seconds),
+                (short if short is not None else _cut(name), prefix),
+                (entry.mode, numbers["uid"], numbers["gid"], numbers["size"], seconds),
                 entry.kind.value,
-                _ascii(link)[:100],
+                _cut(link),
                 entry.device,
             )
         )
@@ -380,9 +381,10 @@ class TarWriter:
 
     def _extended(self, name: bytes, records: Mapping[str, bytes]) -> None:
         data = b"".join(_record(key, value) for key, value in sorted(records.items()))
-        folder, _, base = name.rstrip(b"/").rpartition(b"/")
+        # A directory's own name counts as part of the folder.
+        folder, _, base = name.rpartition(b"/")
         title = _ascii(b"/".join(part for part in (folder, b"PaxHeaders.0", base) if part))[:100].rstrip(b"/")
-        self._out.write(_header((title, b""), (0, 0, 0, len(data), 0), b"x", b"", (0, 0)))
+        self._out.write(_header((title, b""), (0, 0, 0, len(data), 0), b"x", b"", None))
         self._out.write(data + bytes(-len(data) % BLOCK))
 
 
@@ -411,7 +413,7 @@ def _seconds(raw: bytes) -> int:
 
 
 def _bound(time_ns: int) -> int:
-    return time_ns if 0 <= time_ns < 2**63 else 0
+    return time_ns if -(2**63) <= time_ns < 2**63 else 0
 
 
 def _decimal(raw: bytes, what: str) -> int:
@@ -421,12 +423,11 @@ def _decimal(raw: bytes, what: str) -> int:
 
 
 def _time(raw: bytes) -> int:
-    whole, _, fraction = raw.partition(b".")
-    if whole.startswith(b"-"):
-        return 0
+    sign = -1 if raw.startswith(b"-") else 1
+    whole, _, fraction = raw.removeprefix(b"-").partition(b".")
     if (fraction and not fraction.isdigit()) or not whole.isdigit() or len(whole) > 19:
         raise TarError(f"damaged extended header: mtime {raw[:40]!r}")
-    return _bound(int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0") or b"0"))
+    return _bound(sign * (int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0") or b"0")))
 
 
 def _checksum(block: bytes) -> None:
@@ -485,6 +486,13 @@ def _fit(name: bytes) -> tuple[bytes | None, bytes]:
     return name[cut + 1 :], name[:cut]
 
 
+def _cut(name: bytes) -> bytes:
+    """As much of a long name as fits; a cut behind a slash must not make a file look like a directory."""
+    name = _ascii(name)
+    short = name[:100]
+    return short.rstrip(b"/") if len(name) > 100 and short.endswith(b"/") else short
+
+
 def _format_time(time_ns: int) -> bytes:
     sign, whole, fraction = "-" if time_ns < 0 else "", abs(time_ns) // 10**9, abs(time_ns) % 10**9
     return f"{sign}{whole}.{fraction:09d}".rstrip("0").rstrip(".").encode() if fraction else f"{sign}{whole}".encode()
@@ -503,9 +511,11 @@ def _header(
     numbers: tuple[int, int, int, int, int],
     flag: bytes,
     link: bytes,
-    device: tuple[int, int],
+    device: tuple[int, int] | None,
 ) -> bytes:
+    """A header block; without a device its fields stay empty, as in the headers of extended headers."""
     mode, uid, gid, size, seconds = numbers
+    major, minor = (b"", b"") if device is None else (b"%07o" % device[0], b"%07o" % device[1])
     block = bytearray(
         _FIELDS.pack(
             name[0],
@@ -520,8 +530,8 @@ def _header(
             b"ustar\x0000",
             b"",
             b"",
-            b"%07o" % device[0],
-            b"%07o" % device[1],
+            major,
+            minor,
             name[1],
             b"",
         )

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,10 @@ from .reference import DEFAULT_DOMAIN, Reference
 Credentials = Callable[[str], tuple[str, str] | None]
 """Gives user and secret for a registry's host, or None."""
 
+Tokens = Callable[[str, str, str, Sequence[str]], tuple[str, int] | None]
+"""Gives a bearer token and its seconds of life for a registry's host, a token server's realm and service, and scopes;
+None where it has none. It stands before the credentials, which then nobody sees here."""
+
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be others the next time."""
 
@@ -32,6 +36,7 @@ _HUB_HOST = "registry-1.docker.io"
 _MAX_ANSWER = 1 << 20
 _MAX_REDIRECTS = 8
 _MAX_WAIT = 60.0
+_PROBE_SECONDS = 5.0
 _CLIENT_ID = "brickyard"
 _T = TypeVar("_T")
 
@@ -42,7 +47,7 @@ class HostOptions:
 
     Attributes:
         plain_http: without TLS; None is TLS except for this machine itself.
-        skip_verify: accept any certificate.
+        skip_verify: accept any certificate; together with `plain_http`, where the registry speaks TLS only.
         ca: files with certificates of authorities to accept besides the system's.
         client_cert: certificate and key that identify this client.
         mirrors: registries, `host` or `host/prefix`, to read from first.
@@ -98,9 +103,11 @@ class Exchange:
         timeout: float,
         retries: int,
         transport: httpx.BaseTransport | None,
+        tokens: Tokens | None = None,
     ) -> None:
         """See `Registry`."""
         self._credentials = credentials
+        self._give_token = tokens
         self._options = hosts
         self._timeout = httpx.Timeout(timeout, pool=None)
         self.retries = retries
@@ -147,8 +154,11 @@ class Exchange:
                 local = _is_local(name)
                 plain = local if options.plain_http is None else options.plain_http
                 address = _HUB_HOST if name == DEFAULT_DOMAIN else name
+                client = self._client(options, local)
+                if plain and options.skip_verify and _speaks_tls(client, address):
+                    plain = False
                 url = f"{'http' if plain else 'https'}://{address}"
-                host = self._hosts[name] = Host(name, url, self._client(options, local))
+                host = self._hosts[name] = Host(name, url, client)
             return host
 
     def _client(self, options: HostOptions, local: bool) -> httpx.Client:
@@ -218,6 +228,9 @@ class Exchange:
         where = urlsplit(realm)
         if where.scheme not in ("http", "https") or not where.hostname:
             raise ServerError(f"{host.name}: no address of a token server: {realm!r}", host=host.name)
+        given = self._give_token(host.name, realm, service, scopes) if self._give_token is not None else None
+        if given is not None:
+            return Token.fresh(*given)
         found = self._credentials(host.name)
         if found and where.scheme == "http" and not host.url.startswith("http:"):
             raise Unauthorized(f"{host.name}: the token server {where.hostname} has no TLS, so it gets no credentials")
@@ -334,6 +347,18 @@ class Exchange:
         return ServerError(
             f"{host} answered {status} to {answer.request.method} {answer.url.path}{text}", host=host, status=status
         )
+
+
+def _speaks_tls(client: httpx.Client, address: str) -> bool:
+    """Whether a server that may do without TLS wants it."""
+    try:
+        answer = client.get(f"http://{address}/v2/", timeout=_PROBE_SECONDS)
+    except httpx.RemoteProtocolError:
+        return True
+    except httpx.HTTPError:
+        # The request itself will say what is wrong.
+        return False
+    return answer.status_code == 400 and b"HTTPS server" in answer.content
 
 
 def _basic(user: str, secret: str) -> str:

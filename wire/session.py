@@ -1,34 +1,103 @@
 """What a build asks of its client: files, secrets, credentials, places for output (BuildKit's session services).
 
-A remote client answers over a `Control.Session` tunnel; an embedded one is called directly.
+A remote client answers over a `Control.Session` tunnel; the client of an embedded solver is called directly.
 """
 
-from pathlib import Path
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+from .pb.stat_pb2 import Stat
+
+
+@dataclass(frozen=True, slots=True)
+class FileFilter:
+    """The part of a folder that is transferred, in the patterns of `.dockerignore` files.
+
+    `include` empty is everything; `follow` are paths whose links are followed, and which narrow the transfer to
+    themselves. With `metadata_only` no content is sent but that of `metadata_only_except`.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    follow: tuple[str, ...] = ()
+    metadata_only: bool = False
+    metadata_only_except: tuple[str, ...] = ()
+
+
+class FileReceiver(Protocol):
+    """The end of a file transfer that has the older files: told of entries in path order, parents first."""
+
+    def entry(self, stat: Stat) -> bool:
+        """One more entry. True where its content, of a regular file only, is wanted."""
+
+    def data(self, path: str, data: bytes) -> None:
+        """A piece of a wanted file's content."""
+
+    def end(self, path: str) -> None:
+        """All of a wanted file's content has come."""
+
+
+class FileTree(Protocol):
+    """Files to be sent: those of a folder or made up, with owners, modes and times as the other side shall see them."""
+
+    def entries(self) -> Iterator[Stat]:
+        """Every entry in path order (`/` sorts lowest), a folder before what it holds."""
+
+    def open(self, path: str) -> BinaryIO:
+        """The content of a regular file among the entries. Raises OSError."""
 
 
 class Session(Protocol):
-    """The client's side of one build."""
+    """The client's side of one build. Calls may come from several threads at once."""
 
     id: str
 
-    def local_dir(self, name: str) -> Path:
-        """The folder that the local source `name` stands for. Raises KeyError where the client offers none."""
+    def other(self, id: str) -> "Session":
+        """The session of another id that a source names (`local.session`); this one where it knows no others."""
 
-    def oci_layout(self, store: str) -> Path:
-        """The OCI image layout folder that `oci-layout://` sources of this store read. Raises KeyError."""
+    def receive(self, name: str, wanted: FileFilter, receiver: FileReceiver) -> None:
+        """Transfer the local source `name`; returns when every wanted file has ended.
+
+        Raises:
+            KeyError: where the client offers none of that name.
+            OSError: where it breaks off.
+        """
+
+    def shared_key(self) -> str:
+        """What later builds of the same client and folder have in common; a session's id where it says nothing."""
+
+    def open_blob(self, store: str, digest: str) -> BinaryIO:
+        """A blob of the OCI image layout that `oci-layout://` sources call `store`.
+
+        Raises:
+            KeyError: where the client offers no such layout.
+            FileNotFoundError: where the layout has no such blob.
+        """
 
     def secret(self, id: str) -> bytes | None:
         """The value of a secret, None where the client has none of that id."""
 
-    def ssh_socket(self, id: str) -> Path | None:
-        """The path of the agent's socket for this id, None where there is none."""
+    def has_ssh(self, id: str) -> bool:
+        """Whether the client forwards an agent or socket under this id; an empty one is `default`."""
+
+    def forward_ssh(self, id: str, connection: socket.socket) -> None:
+        """Serve one connection of a process to the agent, until either side closes. Raises KeyError, OSError."""
 
     def credentials(self, host: str) -> tuple[str, str] | None:
         """User name and password (or identity token, with an empty name) for a registry host, None where unknown."""
 
-    def output_file(self, exporter: str) -> BinaryIO:
-        """The stream that the exporter with this id writes its archive to."""
+    def output_file(self, exporter: str, metadata: Mapping[str, str]) -> BinaryIO:
+        """The stream that the exporter with this id writes its archive to; closing it ends the transfer."""
 
-    def output_dir(self, exporter: str) -> Path:
-        """The folder that the exporter with this id writes files to."""
+    def output_dir(self, exporter: str, files: FileTree, metadata: Mapping[str, str]) -> None:
+        """Send files to where the exporter of this id puts them; `wire.fsutil.tree` makes trees of folders.
+
+        With the metadata `buildkit-exporter-multi-platform` "1" the call brings everything of the export, so that a
+        client may remove what else is at the destination (`mode=delete`).
+        """
+
+    def upload(self, url: str) -> BinaryIO:
+        """What the client hands over under a URL that it made up (`http://buildkit-session/…`): an archive from its
+        standard input, say. Raises KeyError."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...grammar.dockerfile.tree import Instruction
 from ...llb.graph import SourceRange
@@ -13,6 +13,10 @@ from ..lint.linter import Linter
 from ..lint.rule import Rule
 from .image import Image
 from .options import ConvertOptions, NamedContext
+from .outline import Outline
+
+if TYPE_CHECKING:
+    from ...wire.patterns import Matcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,10 @@ class Planned:
 class Stage:
     """One build stage while it is converted.
 
-    `registered` is false for an image that a COPY or a mount names without a stage of its own.
+    `registered` is false for an image that a COPY or a mount names without a stage of its own. `paths` are what is read
+    of its file system, in one set with the stage that it is based on; `context_paths` what it reads of the build
+    context. `base_config` is the config of the image that it is based on, as it was. `scan_stage` and `scan_context`
+    say what of it a scanner for a bill of materials is given.
     """
 
     base_name: str
@@ -81,6 +88,11 @@ class Stage:
     index: int = 0
     used: dict[str, tuple[int, int]] = field(default_factory=dict)
     context_paths: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+    base_config: bytes = b""
+    outline: Outline = field(default_factory=Outline)
+    scan_stage: bool = False
+    scan_context: bool = False
 
     @property
     def lines(self) -> tuple[int, int]:
@@ -102,6 +114,7 @@ class Dispatch:
     proxy: ProxyEnv | None
     target_platform: Platform
     epoch: int | None
+    ignored: "Matcher | None" = None
 
     @property
     def node(self) -> Instruction:
@@ -114,10 +127,15 @@ class Dispatch:
         return self.stage.platform.os if self.stage.platform is not None else self.target_platform.os
 
     @property
+    def lines(self) -> tuple[int, int]:
+        """The instruction's first and last line."""
+        span = self.node.span
+        return span.start.line, span.end.line
+
+    @property
     def locations(self) -> tuple[SourceRange, ...]:
         """The instruction's place, for the ops that it makes."""
-        span = self.node.span
-        return (SourceRange(span.start.line, span.end.line, 0, 0),)
+        return line_ranges(self.node)
 
     @property
     def created(self) -> str | None:
@@ -136,6 +154,12 @@ class Dispatch:
     def commit(self, created_by: str, *, layer: bool = False) -> None:
         """Add the instruction to the image's history."""
         self.stage.image.commit(created_by, layer=layer, created=self.created)
+
+
+def line_ranges(node: Instruction) -> tuple[SourceRange, ...]:
+    """An instruction's lines, one range each, as BuildKit gives them."""
+    first, last = node.span.start.line, node.span.end.line
+    return tuple(SourceRange(line, line) for line in range(first, max(first, last) + 1))
 
 
 class InstructionModule(Protocol):

@@ -1,20 +1,20 @@
 """A Dockerfile to a State and an image config: stages, their dependencies, and the order they are converted in."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from ...grammar.dockerfile.parser import parse, parse_instruction
-from ...grammar.dockerfile.tree import Dockerfile, Instruction
+from ...grammar.dockerfile.tree import Dockerfile, Instruction, Span
 from ...grammar.dockerfile.words import ExpansionError, Words
 from ...grammar.errors import SourceError
 from ...llb import caps
-from ...llb.graph import Deferred, Output, SourceRange
+from ...llb.bridge import BridgeError
+from ...llb.graph import Deferred, Output
 from ...llb.marshal import Definition, SourceFile, marshal
 from ...llb.ops import ProxyEnv
-from ...llb.state import Notes, State, source
+from ...llb.state import DEFAULT_PATH, Notes, State, source
 from ...oci.platform import Platform, PlatformError, format_all, host, normalize
 from ...oci.platform import parse as parse_platform
 from ...oci.reference import InvalidReference
@@ -34,34 +34,49 @@ from ..lint.rules import (
     stage_name_casing,
     undefined_arg_in_from,
 )
-from .command import Command, Dispatch, From, InstructionModule, Planned, Stage
+from .command import Command, Dispatch, From, InstructionModule, Planned, Stage, line_ranges
 from .descriptions import described
 from .errors import DockerfileError, did_you_mean, fail
-from .expansion import numbered
+from .expansion import NOT_IN_ENV, SCAN_CONTEXT, SCAN_STAGE, numbered
 from .flags import Flags, Kind
-from .image import DEFAULT_PATH, Image, empty_image, load_image, normalized
+from .gitref import GitRefError, parse_git_ref
+from .image import Image, empty_image, load_image, normalized
 from .instructions import TABLE
 from .instructions.arg import Arg
+from .instructions.copy import FileCopy
 from .instructions.onbuild import Onbuild
 from .instructions.workdir import change
-from .options import ConvertOptions, Resolver
+from .mounts import boolean
+from .options import ConvertOptions, NamedContext, Resolver
+from .outline import ArgInfo, Outline
+from .outline import described as described_as
+from .remote import git, http, is_url
+from .suggest import nearest
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
 _RESERVED = frozenset({"context", "scratch"})
 _LAYERS = frozenset({"ADD", "COPY", "RUN", "WORKDIR"})
 _EPOCH = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
+_COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora")
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The result: the file system as a graph, the image config, and whether the target was built without cache."""
+    """The result: the file system as a graph, the image config, and whether the target was built without cache.
+
+    `base_config` is the config of the base image as it was; `extras` are the context and the stages that a scanner for
+    a bill of materials is to look at too.
+    """
 
     output: Output | None
     image: Image
     source: SourceFile
     epoch: int | None = None
     ignore_cache: bool = False
+    base_config: bytes = b""
+    target: Stage | None = None
+    extras: Mapping[str, Output | None] = field(default_factory=dict)
 
     def definition(self) -> Definition:
         """The marshalled graph. Raises DockerfileError where it can't be marshalled."""
@@ -87,6 +102,8 @@ class _Build:
     epoch: int | None = None
     stages: list[Stage] = field(default_factory=list)
     by_name: dict[str, Stage] = field(default_factory=dict)
+    unsettled: list[Callable[[], None]] = field(default_factory=list)
+    outline: Outline = field(default_factory=Outline)
 
     @property
     def words(self) -> Words:
@@ -95,6 +112,8 @@ class _Build:
     def add(self, stage: Stage) -> None:
         self.stages.append(stage)
         stage.base = self.by_name.get(stage.base_name)
+        if stage.base is not None:
+            stage.outline = stage.base.outline.copy()
         if stage.name:
             self.by_name[stage.name.lower()] = stage
 
@@ -102,7 +121,7 @@ class _Build:
         return [stage.label for stage in self.stages if stage.label]
 
 
-def convert(text: str, options: ConvertOptions, resolver: Resolver) -> Converted:
+def convert(text: str, options: ConvertOptions, resolver: Resolver, source_file: SourceFile | None = None) -> Converted:
     """Convert a Dockerfile.
 
     Raises:
@@ -110,8 +129,8 @@ def convert(text: str, options: ConvertOptions, resolver: Resolver) -> Converted
     """
     if not text:
         raise DockerfileError("the Dockerfile cannot be empty")
-    lint = Linter(_checks(text), options.warn)
-    file = parse(text)
+    lint = Linter(options.checks if options.checks is not None else _checks(text), options.warn)
+    file = _parsed_file(text, options.lines)
     for node in file.instructions:
         if node.empty_continuation:
             last = _last_line(node)
@@ -134,15 +153,55 @@ def convert(text: str, options: ConvertOptions, resolver: Resolver) -> Converted
     target_name = options.target or cast(From, parsed[-1].command).stage
     predefined = _predefined(build_platforms[0], build.target_platform, options.build_args, target_name)
     _lint_default_bases(parsed, build, predefined, meta)
-    build.args = _global_args(build, predefined, meta, build.build_args)
+    build.args = _global_args(build, predefined, meta, build.build_args, build.outline)
     build.declared = {key for command in meta for key, _ in command.args}
-    _read_epoch(build)
+    _read_epoch(build, parsed)
     for number, entry in enumerate(parsed):
         _add_stage(build, number, entry)
     target = _target(build)
     _dependencies(build)
     reachable = _resolve(build, target)
-    return _finish(build, target, reachable)
+    return _finish(build, target, reachable, source_file)
+
+
+def _parsed_file(text: str, lines: Callable[[int], int] | None) -> Dockerfile:
+    """The tree of a text, whose places are those of the file that `lines` leads to."""
+    if lines is None:
+        return parse(text)
+    try:
+        file = parse(text)
+    except SourceError as error:
+        if error.location is not None:
+            first, last = lines(error.location.start), lines(error.location.end)
+            error.location = replace(error.location, start=first, end=last)
+        raise
+    return replace(file, instructions=tuple(_moved(node, lines) for node in file.instructions))
+
+
+def _moved(node: Instruction, lines: Callable[[int], int]) -> Instruction:
+    def moved(span: Span) -> Span:
+        start, end = span.start, span.end
+        return Span(replace(start, line=lines(start.line)), replace(end, line=lines(end.line)))
+
+    return replace(
+        node,
+        span=moved(node.span),
+        flags=tuple(replace(flag, span=moved(flag.span)) for flag in node.flags),
+        heredocs=tuple(replace(heredoc, span=moved(heredoc.span)) for heredoc in node.heredocs),
+        trigger=None if node.trigger is None else _moved(node.trigger, lines),
+    )
+
+
+def read_stages(text: str, lines: Callable[[int], int] | None = None) -> list[From]:
+    """The FROM of every stage, in order, of a file that is right as far as it can be told without building it.
+
+    Raises:
+        SourceError: as `convert` does.
+    """
+    if not text:
+        raise DockerfileError("the Dockerfile cannot be empty")
+    parsed, _ = _instructions(_parsed_file(text, lines), Linter(Checks(), lambda warning: None))
+    return [cast(From, entry.command) for entry in parsed]
 
 
 @dataclass(slots=True)
@@ -267,18 +326,32 @@ def _predefined(build: Platform, target: Platform, given: Mapping[str, str], sta
 
 
 def _global_args(
-    build: _Build, start: Mapping[str, str], commands: Sequence[Arg], given: Mapping[str, str]
+    build: _Build,
+    start: Mapping[str, str],
+    commands: Sequence[Arg],
+    given: Mapping[str, str],
+    outline: Outline | None = None,
 ) -> dict[str, str]:
-    """The args before the first FROM, later ones seeing earlier ones."""
+    """The args before the first FROM, later ones seeing earlier ones; `outline` is told of them."""
     args = dict(start)
     for command in commands:
         for key, default in command.args:
             value = given.get(key)
+            needs: set[str] = set()
             if value is None and default is not None:
                 try:
-                    value = build.words.expand(default, args).result
+                    expanded = build.words.expand(default, args)
                 except ExpansionError as error:
                     raise fail(command.node, str(error)) from None
+                value = expanded.result
+                needs = set(expanded.matched)
+            if outline is not None:
+                if key in needs:
+                    needs.remove(key)
+                    needs |= outline.args[key].needs if key in outline.args else set()
+                lines = (command.node.span.start.line, command.node.span.end.line)
+                text = described_as(command.node.comments, key)
+                outline.args[key] = ArgInfo(key, value or "", text, lines, frozenset(needs))
             if value is not None:
                 args.pop(key, None)
                 args[key] = value
@@ -303,25 +376,95 @@ def _lint_default_bases(
         return
 
 
-def _read_epoch(build: _Build) -> None:
+def _read_epoch(build: _Build, parsed: Sequence[_Parsed]) -> None:
     value = build.build_args.get(EPOCH)
     if value is None:
         value = build.args.get(EPOCH) or None
     if value is None:
         return
-    if value and not _EPOCH.match(value):
-        raise DockerfileError(
-            f"invalid {EPOCH}: {value}",
-            None,
-            "give it as seconds since 1970; contexts and stages are not supported yet",
-        )
-    build.epoch = int(value) if value else None
+    build.epoch = _epoch(build, parsed, value)
     for known in (build.build_args, build.args):
         if EPOCH in known:
-            if value:
-                known[EPOCH] = str(int(value))
+            if build.epoch is not None:
+                known[EPOCH] = str(build.epoch)
             else:
                 del known[EPOCH]
+
+
+def _epoch(build: _Build, parsed: Sequence[_Parsed], value: str) -> int | None:
+    """The time that a value of SOURCE_DATE_EPOCH means: seconds, or the name of what has a time."""
+    if not value:
+        return None
+    if _EPOCH.match(value) and -(2**63) <= int(value) < 2**63:
+        return int(value)
+    log_name = "[internal] resolve SOURCE_DATE_EPOCH "
+    if value == "context":
+        main = build.resolver.main_context([])
+        return build.resolver.epoch(main, "[internal] resolve main build context metadata")
+    try:
+        context = build.resolver.named_context(value, build.target_platform, list)
+    except SourceError:
+        context = None
+    if context is not None:
+        if context.settle is not None:
+            context.settle()
+        return build.resolver.epoch(context.state.output, f"{log_name}named context {value}")
+    for entry in parsed:
+        if cast(From, entry.command).stage == value.lower():
+            return build.resolver.epoch(_epoch_stage(build, entry), f"{log_name}source stage {value.lower()}")
+    raise DockerfileError(
+        f"invalid {EPOCH}: {value}",
+        None,
+        "give it as seconds since 1970, as `context`, or as the name of a stage with one ADD of a remote source",
+    )
+
+
+def _epoch_stage(build: _Build, entry: _Parsed) -> Output | None:
+    """The remote source that a stage adds to an empty file system, and which is all that it does."""
+    args = {key: value for key, value in build.args.items() if key != EPOCH}
+    found: Output | None = None
+    node = entry.command.node
+    try:
+        if build.words.expand(cast(From, entry.command).base, args).result != "scratch":
+            raise fail(node, f"{EPOCH} stage must use FROM scratch")
+        for command, _ in entry.commands:
+            if isinstance(command, Arg):
+                _stage_args(build, command, args)
+            elif not isinstance(command, FileCopy) or not command.is_add:
+                name = command.node.name.lower()
+                message = f"{EPOCH} stage does not meet source-only requirements: unsupported {name} instruction"
+                raise fail(node, message)
+            elif found is not None:
+                raise fail(node, f"{EPOCH} stage must contain exactly one remote ADD")
+            else:
+                found = _epoch_source(build, command, args, node)
+    except (ExpansionError, GitRefError) as error:
+        raise fail(node, str(error)) from None
+    if found is None:
+        raise fail(node, f"{EPOCH} stage must contain exactly one remote ADD")
+    return found
+
+
+def _stage_args(build: _Build, command: Arg, args: dict[str, str]) -> None:
+    for key, default in command.args:
+        if key in build.build_args:
+            args[key] = build.build_args[key]
+        elif default is not None:
+            args[key] = build.words.expand(default, args).result
+
+
+def _epoch_source(build: _Build, command: FileCopy, args: Mapping[str, str], node: Instruction) -> Output | None:
+    if command.documents or len(command.paths) != 1:
+        raise fail(node, f"{EPOCH} stage must contain exactly one remote ADD source")
+    path = build.words.expand(command.paths[0], args).result
+    checksum = build.words.expand(command.checksum, args).result
+    ref = parse_git_ref(path)
+    if ref is not None:
+        keep = command.keep_git_dir is True or ref.keep_git_dir is True
+        return git(ref, keep, checksum or ref.checksum, Notes()).output
+    if is_url(path):
+        return http(path, checksum, Notes()).output
+    raise fail(node, f"{EPOCH} stage source must be a single HTTP(S) or Git ADD")
 
 
 def _add_stage(build: _Build, number: int, entry: _Parsed) -> None:
@@ -343,29 +486,53 @@ def _add_stage(build: _Build, number: int, entry: _Parsed) -> None:
         command.stage,
         command.stage,
         parsed=entry.commands,
-        platform=_stage_platform(build, command, known, lint) if command.platform else None,
-        ignore_cache=build.options.no_cache(command.stage),
+        outline=build.outline.copy(),
     )
-    if stage.name and stage.name not in _RESERVED:
-        stage.context = build.resolver.named_context(stage.name, stage.platform or build.target_platform)
+    used = set(base.matched)
+    if command.platform:
+        stage.platform = _stage_platform(build, command, known, lint, used)
+    if stage.name:
+        stage.context = _named_context(build, stage, stage.name, stage.platform or build.target_platform)
         if stage.context is not None:
             build.add(stage)
             stage.base = None
             return
     stage.label = stage.name or f"stage-{number}"
     build.add(stage)
+    stage.outline.used |= used
+    stage.ignore_cache = build.options.no_cache(command.stage)
     first = stage.base_name != "scratch" and stage.base is None
     stage.total = first + sum(c.node.name in _LAYERS for c, _ in entry.commands)
 
 
+def _named_context(build: _Build, stage: Stage, name: str, platform: Platform) -> NamedContext | None:
+    def read() -> Sequence[str]:
+        return followed(stage.paths)
+
+    try:
+        found = build.resolver.named_context(name, platform, read)
+    except SourceError as error:
+        raise _at(stage, error.message, error.hint) from error.__cause__
+    except BridgeError as error:
+        raise _at(stage, str(error)) from error
+    if found is not None and found.settle is not None:
+        build.unsettled.append(found.settle)
+    return found
+
+
+def followed(paths: Iterable[str]) -> list[str]:
+    """The paths that a context is reduced to: none, which means everything, where the root is among them."""
+    given = set(paths)
+    return [] if "/" in given else sorted((path.lstrip("/") for path in given), key=str.encode)
+
+
 def _lint_from_args(unmatched: Iterable[str], known: set[str], node: Instruction, lint: Linter) -> None:
     for name in sorted(set(unmatched) - known):
-        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
         rule = undefined_arg_in_from
-        lint.run(rule.RULE, rule.message(name, near[0] if near else ""), node.span.start.line, node.span.end.line)
+        lint.run(rule.RULE, rule.message(name, nearest(name, sorted(known))), node.span.start.line, node.span.end.line)
 
 
-def _stage_platform(build: _Build, command: From, known: set[str], lint: Linter) -> Platform:
+def _stage_platform(build: _Build, command: From, known: set[str], lint: Linter, used: set[str]) -> Platform:
     node, text = command.node, command.platform
     start, end = node.span.start.line, node.span.end.line
     try:
@@ -382,6 +549,7 @@ def _stage_platform(build: _Build, command: From, known: set[str], lint: Linter)
         platform = parse_platform(found.result)
     except PlatformError as error:
         raise fail(node, f"failed to parse platform {text}: {error}", _near(found.unmatched, build.args)) from None
+    used |= found.matched
     constant = not found.matched and not found.unmatched
     if constant and platform.os not in command.stage and platform.architecture not in command.stage:
         rule = from_platform_flag_const_disallowed
@@ -391,9 +559,9 @@ def _stage_platform(build: _Build, command: From, known: set[str], lint: Linter)
 
 def _near(names: Iterable[str], options: Iterable[str]) -> str:
     for name in sorted(names):
-        near = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
+        near = nearest(name, options)
         if near:
-            return f"did you mean {near[0]}?"
+            return f"did you mean {near}?"
     return ""
 
 
@@ -499,6 +667,8 @@ def _inherit(stage: Stage) -> None:
     stage.platform = base.platform
     stage.image = base.image.copy()
     stage.image.config.on_build = []
+    stage.base_config = base.base_config
+    stage.paths = base.paths
     stage.workdir_set = base.workdir_set
     stage.build_args = [*stage.build_args[: stage.inherited_args], *base.build_args]
     stage.inherited_args = 0
@@ -508,6 +678,9 @@ def _resolve(build: _Build, target: Stage) -> set[Stage]:
     """Fetch the configs of the base images that are needed; their triggers may need more."""
     while True:
         reachable = _reachable(target)
+        if build.options.all_stages:
+            reachable |= set(build.stages)
+        build.resolver.prefetch(_wanted_images(build, reachable))
         for stage in list(build.stages):
             if stage.base is None and not stage.dispatched and not stage.resolved:
                 stage.resolved = stage in reachable
@@ -526,6 +699,28 @@ def _resolve(build: _Build, target: Stage) -> set[Stage]:
                 stage.image.config.on_build = []
         if not more:
             return reachable
+
+
+def _wanted_images(build: _Build, reachable: set[Stage]) -> list[tuple[str, Platform, str]]:
+    """The images that are to be resolved, each once."""
+    found: dict[tuple[str, Platform, str], None] = {}
+    for stage in build.stages:
+        if stage not in reachable or stage.base is not None or stage.resolved or stage.dispatched:
+            continue
+        if stage.context is None and stage.base_name != "scratch":
+            try:
+                name = str(parse_reference(stage.base_name).tag_name_only())
+            except InvalidReference:
+                # What is wrong with it is told where it is resolved.
+                continue
+            platform = stage.platform or build.target_platform
+            found[(name, platform, _metadata_name(build, name, platform))] = None
+    return list(found)
+
+
+def _metadata_name(build: _Build, name: str, platform: Platform) -> str:
+    prefix = f"{format_all(platform)} internal" if build.options.multi_platform else "internal"
+    return f"[{prefix}] load metadata for {name}"
 
 
 def _add_triggers(build: _Build, stage: Stage, triggers: Sequence[str]) -> bool:
@@ -573,23 +768,26 @@ def _resolve_base(build: _Build, stage: Stage, reachable: bool) -> None:
         stage.state = context.state
         if context.image is not None:
             stage.image = context.image.copy()
-            stage.platform = context.image.platform
+            if stage.image.platform.os and stage.image.platform.architecture:
+                stage.platform = context.image.platform
         return
-    context = build.resolver.named_context(name, platform)
+    context = _named_context(build, stage, name, platform)
     if context is not None:
         stage.image = context.image.copy() if context.image is not None else empty_image(platform)
+        stage.base_config = stage.image.to_json()
         stage.state = replace(context.state, platform=platform)
         stage.platform = platform
         return
-    prefix = f"{format_all(platform)} internal" if build.options.multi_platform else "internal"
     try:
-        resolved = build.resolver.image(name, platform, f"[{prefix}] load metadata for {name}")
-    except SourceError as error:
-        raise _at(stage, error.message, error.hint or did_you_mean(original, build.names())) from None
+        resolved = build.resolver.image(name, platform, _metadata_name(build, name, platform))
+    except (SourceError, BridgeError) as error:
+        hint = getattr(error, "hint", "") or did_you_mean(original, [*build.names(), *_COMMON_IMAGES])
+        raise _at(stage, f"{original}: {error}", hint) from error
     try:
         stage.image = load_image(resolved.config)
     except ValueError as error:
         raise _at(stage, f"{original}: {error}") from None
+    stage.base_config = stage.image.to_json(created=True)
     if stage.platform is None and build.implicit_platform:
         platform = _detected(stage.image, platform, build.options.build_platforms)
     pinned = parse_reference(resolved.reference)
@@ -602,18 +800,17 @@ def _resolve_base(build: _Build, stage: Stage, reachable: bool) -> None:
     text = f"FROM {pinned}"
     shown = numbered(stage, text, platform, {}, multi_platform=build.options.multi_platform)
     command = stage.node.original.strip() if stage.node is not None and stage.registered else ""
-    locations = () if stage.node is None else _ranges(stage.node)
+    locations = () if stage.node is None else line_ranges(stage.node)
     notes = Notes(shown, {"com.docker.dockerfile.v1.command": command}, locations=locations)
-    stage.state = source(f"docker-image://{pinned}", platform=platform, wanted=[caps.SOURCE_IMAGE], notes=notes)
+    mode = build.options.resolve_mode
+    wanted = [caps.SOURCE_IMAGE] + ([caps.SOURCE_IMAGE_RESOLVE_MODE] if mode == "pull" else [])
+    attrs = {} if mode == "default" else {"image.resolvemode": mode}
+    stage.state = source(f"docker-image://{pinned}", attrs, platform=platform, wanted=wanted, notes=notes)
     found = stage.image.platform
     if (platform.os, platform.architecture) != (found.os, found.architecture):
         rule = invalid_base_image_platform
         message = rule.message(original, format_all(normalize(platform)), format_all(normalize(found)))
         build.lint.run(rule.RULE, message, *stage.lines)
-
-
-def _ranges(node: Instruction) -> tuple[SourceRange, ...]:
-    return (SourceRange(node.span.start.line, node.span.end.line),)
 
 
 def _detected(image: Image, wanted: Platform, supported: Sequence[Platform]) -> Platform:
@@ -633,12 +830,20 @@ def _proxy(args: Mapping[str, str]) -> ProxyEnv | None:
     return ProxyEnv(**found) if found else None
 
 
-def _finish(build: _Build, target: Stage, reachable: set[Stage]) -> Converted:
+def _finish(build: _Build, target: Stage, reachable: set[Stage], source_file: SourceFile | None) -> Converted:
     options = replace(build.options, build_args=build.build_args)
     deferred = Deferred()
     context = State(output=Output(deferred))
     proxy = _proxy(build.build_args)
     paths: set[str] = set()
+    matcher = None
+    if patterns := build.resolver.ignored():
+        from ...grammar.dockerignore import Matcher, PatternError
+
+        try:
+            matcher = Matcher(patterns)
+        except PatternError as error:
+            raise DockerfileError(f"failed to read the ignore file: {error}") from None
     for stage in build.stages:
         if stage not in reachable or stage.dispatched:
             continue
@@ -660,26 +865,57 @@ def _finish(build: _Build, target: Stage, reachable: set[Stage]) -> Converted:
                 proxy,
                 build.target_platform,
                 build.epoch,
+                matcher,
             )
             try:
                 planned.module.apply(planned.command, dispatch)
             except (ExpansionError, ValueError) as error:
                 raise fail(planned.command.node, str(error)) from None
         paths |= stage.context_paths
+        _note_scans(build, stage)
     image = target.image
     if options.labels:
         image.config.labels.update(options.labels)
     if build.lint.checks.error and build.lint.called:
         raise DockerfileError(f"lint violation found for rules: {', '.join(sorted(build.lint.called))}")
-    follow = [] if "/" in paths else sorted((path.lstrip("/") for path in paths), key=str.encode)
-    main = build.resolver.main_context(follow)
+    target.paths.add("/")
+    main = build.resolver.main_context(followed(paths))
     if main is not None:
         deferred.resolve(main)
     if not build.implicit_platform:
         image.platform = _target_platform(image.platform, build.target_platform)
     normalized(image)
-    source_file = SourceFile(options.filename, build.file.source.encode())
-    return Converted(target.state.output, image, source_file, build.epoch, target.ignore_cache)
+    for settle in build.unsettled:
+        settle()
+    if source_file is None:
+        source_file = SourceFile(options.filename, build.file.source.encode())
+    needed = [stage for stage in build.stages if stage in _reachable(target)]
+    scanned = [stage for stage in needed if stage.scan_stage and stage is not target]
+    extras = {stage.label: stage.state.output for stage in scanned}
+    return Converted(
+        target.state.output,
+        image,
+        source_file,
+        build.epoch,
+        target.ignore_cache or any(stage.ignore_cache for stage in scanned),
+        target.base_config,
+        target,
+        ({"context": main} if target.scan_context else {}) | extras,
+    )
+
+
+def _note_scans(build: _Build, stage: Stage) -> None:
+    """What the args say that a scanner for a bill of materials is to be given; the stage's own win."""
+    values = {name: build.args[name] for name in (SCAN_CONTEXT, SCAN_STAGE) if name in build.args}
+    values |= {key: value for key, value in stage.build_args if key in NOT_IN_ENV and value is not None}
+
+    def wanted(name: str) -> bool:
+        text = values.get(name, "")
+        found = boolean(text)
+        return stage.label in text.split(",") if found is None else found
+
+    stage.scan_context = wanted(SCAN_CONTEXT)
+    stage.scan_stage = wanted(SCAN_STAGE)
 
 
 def _target_platform(found: Platform, target: Platform) -> Platform:

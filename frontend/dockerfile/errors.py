@@ -1,14 +1,14 @@
 """Errors in a Dockerfile that parses but cannot be built."""
 
-import difflib
 from collections.abc import Iterable
 
 from ...grammar.dockerfile.tree import Flag, Instruction
 from ...grammar.errors import Location, SourceError
+from .suggest import nearest
 
 
 class DockerfileError(SourceError):
-    """What is wrong with an instruction, and where."""
+    """What is wrong with an instruction, and where. `__cause__` is the failed call that it comes from, if any."""
 
 
 def fail(node: Instruction, message: str, hint: str = "", flag: Flag | None = None) -> DockerfileError:
@@ -21,6 +21,14 @@ def fail(node: Instruction, message: str, hint: str = "", flag: Flag | None = No
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """A hint that names the option nearest to a word, empty where none is near."""
-    near = difflib.get_close_matches(word.lower(), list(options), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else ""
+    """A hint that names the option nearest to a word, empty where none is near or it is one of them."""
+    options = list(options)
+    if word.lower() in options:
+        return ""
+    near = nearest(word.lower(), options)
+    if not near:
+        # Farther than BuildKit looks: a word that has most in common.
+        import difflib
+
+        near = next(iter(difflib.get_close_matches(word.lower(), options, n=1, cutoff=0.6)), "")
+    return f"did you mean {near}?" if near else ""

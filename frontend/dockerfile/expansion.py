@@ -1,14 +1,16 @@
 """Variables in an instruction: expanded with the stage's environment, and reported where they are not set."""
 
-import difflib
 from collections.abc import Mapping
 
 from ...grammar.dockerfile.words import ExpansionError, Words
 from ...oci.platform import Platform, PlatformError, format_all, normalize, parse
 from ..lint.rules import undefined_var
 from .command import Dispatch, Stage
+from .suggest import nearest
 
-NOT_IN_ENV = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+SCAN_CONTEXT = "BUILDKIT_SBOM_SCAN_CONTEXT"
+SCAN_STAGE = "BUILDKIT_SBOM_SCAN_STAGE"
+NOT_IN_ENV = frozenset({SCAN_CONTEXT, SCAN_STAGE})
 """Build args that configure the build and are no variables of a stage."""
 
 
@@ -29,8 +31,7 @@ def report(dispatch: Dispatch, unmatched: set[str]) -> None:
     """Warn of variables that are neither set nor declared."""
     names = unmatched - {key for key, _ in dispatch.stage.build_args} - NOT_IN_ENV
     for name in sorted(names):
-        near = difflib.get_close_matches(name, list(dispatch.stage.state.env), n=1, cutoff=0.7)
-        dispatch.warn(undefined_var.RULE, undefined_var.message(name, near[0] if near else ""))
+        dispatch.warn(undefined_var.RULE, undefined_var.message(name, nearest(name, dispatch.stage.state.env)))
 
 
 def command_name(dispatch: Dispatch, text: str, words: Words, env: Mapping[str, str]) -> str:

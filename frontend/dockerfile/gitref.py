@@ -5,12 +5,12 @@ Source: Dockerfile reference, "Adding Git repositories"; Docker's documentation 
 
 import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ...llb.paths import join
 
 _SCHEME = re.compile(r"^[a-zA-Z0-9]+://")
-_SCP = re.compile(r"^(?:([a-zA-Z0-9_.-]+)@)?([a-zA-Z0-9_.-]+):([^?#]*)(?:\?([^#]*))?(?:#(.*))?$")
+_SCP = re.compile(r"([a-zA-Z0-9_-]+)@([a-zA-Z0-9.-]+):(.*?)(?:\?(.*?))?(?:#(.*))?\Z")
 _BOOLS = {"1": True, "t": True, "T": True, "true": True, "TRUE": True, "True": True}
 _BOOLS |= {"0": False, "f": False, "F": False, "false": False, "FALSE": False, "False": False}
 _FLAGS = frozenset({"submodules", "keep-git-dir", "fetch-by-commit"})
@@ -54,22 +54,36 @@ def parse_git_ref(text: str) -> GitRef | None:
             url = urlsplit(text)
         except ValueError:
             return None
-        if name in ("http", "https") and not url.path.endswith(".git"):
+        if name in ("http", "https") and not unquote(url.path).endswith(".git"):
             return None
         return _with_query(_from_url(url), url.query)
     match = _SCP.match(text)
-    if match is None or (match[1] is None):
+    if match is None:
         return None
     user, host, path, query, fragment = match.groups(default="")
     ref, subdir = _fragment(fragment)
-    remote = (f"{user}@" if user else "") + f"{host}:{path}"
-    return _with_query(GitRef(remote, "ssh", host, path, ref, subdir), query)
+    return _with_query(GitRef(f"{user}@{host}:{path}", "ssh", host, path, ref, subdir), query)
+
+
+def parse_context_ref(text: str) -> GitRef | None:
+    """The repository that a build context names: as of a source of ADD, and also `github.com/owner/name`.
+
+    Raises:
+        GitRefError: as `parse_git_ref` does.
+    """
+    if not text.startswith("github.com/"):
+        return parse_git_ref(text)
+    try:
+        url = urlsplit(f"https://{text}")
+    except ValueError:
+        return None
+    return _with_query(_from_url(url), url.query)
 
 
 def _from_url(url: SplitResult) -> GitRef:
-    ref, subdir = _fragment(url.fragment)
+    ref, subdir = _fragment(unquote(url.fragment))
     remote = url._replace(query="", fragment="").geturl()
-    return GitRef(remote, url.scheme, url.netloc.rpartition("@")[2], url.path, ref, subdir)
+    return GitRef(remote, url.scheme, url.netloc.rpartition("@")[2], unquote(url.path), ref, subdir)
 
 
 def _fragment(fragment: str) -> tuple[str, str]:

@@ -10,20 +10,26 @@ _SIMPLE = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\
 
 def quote(text: str) -> str:
     """A string as `%q` writes it."""
-    out = []
-    for char in text:
-        code = ord(char)
-        if code in _SIMPLE:
-            out.append(_SIMPLE[code])
-        elif char == " " or char.isprintable():
-            out.append(char)
-        elif code < 0x80:
-            out.append(f"\\x{code:02x}")
-        elif code < 0x10000:
-            out.append(f"\\u{code:04x}")
-        else:
-            out.append(f"\\U{code:08x}")
-    return '"' + "".join(out) + '"'
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def quote_number(number: int) -> str:
+    """A number as `%q` writes it: as the character that it is the code of."""
+    if not 0 <= number < 0x110000 or 0xD800 <= number < 0xE000:
+        number = 0xFFFD
+    char = {39: "\\'", 34: '"'}.get(number)
+    return "'" + (char or _escaped(chr(number))) + "'"
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code in _SIMPLE:
+        return _SIMPLE[code]
+    if char == " " or char.isprintable():
+        return char
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def quoted_list(items: Iterable[str]) -> str:

@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...llb.state import DEFAULT_PATH
 from ...oci.platform import Platform, normalize
+from .gojson import dumps
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HISTORY_COMMENT = "buildkit.dockerfile.v0"
 _CONFIG = (
     ("User", "user"),
@@ -24,6 +25,17 @@ _CONFIG = (
     ("StopTimeout", "stop_timeout"),
     ("Shell", "shell"),
 )
+
+
+_HISTORY = ("created", "created_by", "author", "comment", "empty_layer")
+_HEALTH = ("Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
+
+
+def _ordered(name: str, value: Any) -> Any:
+    """Maps by key, the health check by field."""
+    if name == "Healthcheck":
+        return {key: value[key] for key in _HEALTH if value.get(key)}
+    return dict(sorted(value.items())) if isinstance(value, dict) else value
 
 
 @dataclass(slots=True)
@@ -48,13 +60,14 @@ class ImageConfig:
 
 @dataclass(slots=True)
 class Image:
-    """An image config without its creation time."""
+    """An image config; `created` is what a base image had, which its stages don't take over."""
 
     platform: Platform
     config: ImageConfig = field(default_factory=ImageConfig)
     author: str = ""
     rootfs: dict[str, Any] = field(default_factory=lambda: {"type": "layers", "diff_ids": None})
     history: list[dict[str, Any]] = field(default_factory=list)
+    created: str | None = None
 
     def copy(self) -> "Image":
         """A copy whose lists and maps can be changed."""
@@ -90,9 +103,11 @@ class Image:
             entry["empty_layer"] = True
         self.history.append(entry)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The config as JSON, in the shape that BuildKit gives it."""
+    def to_dict(self, *, created: bool = False) -> dict[str, Any]:
+        """The config as JSON, in the shape and order that BuildKit gives it."""
         out: dict[str, Any] = {}
+        if created and self.created is not None:
+            out["created"] = self.created
         if self.author:
             out["author"] = self.author
         out["architecture"] = self.platform.architecture
@@ -107,16 +122,16 @@ class Image:
         for name, attribute in _CONFIG:
             value = getattr(self.config, attribute)
             if value or (name == "Healthcheck" and value is not None) or (name == "StopTimeout" and value is not None):
-                config[name] = value
+                config[name] = _ordered(name, value)
         out["config"] = config
         out["rootfs"] = self.rootfs
         if self.history:
-            out["history"] = self.history
+            out["history"] = [{key: entry[key] for key in _HISTORY if entry.get(key)} for entry in self.history]
         return out
 
-    def to_json(self) -> bytes:
+    def to_json(self, *, created: bool = False) -> bytes:
         """The config as bytes."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+        return dumps(self.to_dict(created=created))
 
 
 def empty_image(platform: Platform) -> Image:
@@ -128,7 +143,7 @@ def empty_image(platform: Platform) -> Image:
 
 
 def load_image(data: bytes) -> Image:
-    """An image config as a registry holds it; its creation time is dropped.
+    """An image config as a registry holds it.
 
     Raises:
         ValueError: for bytes that are no image config.
@@ -155,6 +170,7 @@ def load_image(data: bytes) -> Image:
             document.get("author", ""),
             {"type": rootfs.get("type", ""), "diff_ids": rootfs.get("diff_ids")},
             [dict(entry) for entry in document.get("history") or ()],
+            document.get("created"),
         )
     except (AttributeError, TypeError) as error:
         raise ValueError(f"not an image config: {error}") from None

@@ -116,7 +116,7 @@ def parse_mount(node: Instruction, flag: Flag | None, text: str, expand: Callabl
         else:
             continue
         if key in ("readonly", "ro", "readwrite", "rw"):
-            switched = _bool(value)
+            switched = boolean(value)
             if switched is None:
                 raise wrong(f"invalid value for {key}: {value}", "write true or false")
             readonly = switched if key in ("readonly", "ro") else not switched
@@ -163,7 +163,7 @@ def _set(mount: MountSpec, key: str, value: str, part: str, wrong: Callable[...,
     elif key == "required":
         if mount.type not in ("secret", "ssh"):
             raise wrong(f"unexpected key {key!r} for mount type {mount.type!r}")
-        required = _bool(value)
+        required = boolean(value)
         if required is None:
             raise wrong(f"invalid value for {key}: {value}", "write true or false")
         mount.required = required
@@ -188,7 +188,8 @@ def _set(mount: MountSpec, key: str, value: str, part: str, wrong: Callable[...,
         raise wrong(f"unexpected key {key!r} in {part!r}", did_you_mean(key, _KEYS))
 
 
-def _bool(text: str) -> bool | None:
+def boolean(text: str) -> bool | None:
+    """A truth value as Go's strconv reads it; None for another text."""
     return True if text in _TRUE else False if text in _FALSE else None
 
 

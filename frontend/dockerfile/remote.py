@@ -14,8 +14,8 @@ def is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def git(ref: GitRef, keep_git_dir: bool, checksum: str, notes: Notes) -> State:
-    """The files of a git repository."""
+def git(ref: GitRef, keep_git_dir: bool, checksum: str, notes: Notes, *, mtime: str = "") -> State:
+    """The files of a git repository; `mtime` "commit" gives them the commit's time."""
     identifier = "git://" + ref.host + join("/", ref.path)
     if ref.ref or ref.subdir:
         identifier += "#" + ref.ref + (f":{ref.subdir}" if ref.subdir else "")
@@ -37,6 +37,9 @@ def git(ref: GitRef, keep_git_dir: bool, checksum: str, notes: Notes) -> State:
     if ref.submodules is False:
         attrs["git.skipsubmodules"] = "true"
         wanted.append(caps.SOURCE_GIT_SKIP_SUBMODULES)
+    if mtime:
+        attrs["git.mtime"] = mtime
+        wanted.append(caps.SOURCE_GIT_MTIME)
     if ref.fetch_by_commit:
         attrs["git.fetchbycommit"] = "true"
         wanted.append(caps.SOURCE_GIT_FETCH_BY_COMMIT)
@@ -52,9 +55,9 @@ def file_name(url: str) -> str:
     return base if base not in ("", ".") else "__unnamed__"
 
 
-def http(url: str, checksum: str, notes: Notes) -> State:
-    """The one file that a URL gives."""
-    attrs = {"http.filename": file_name(url)}
+def http(url: str, checksum: str, notes: Notes, *, filename: str = "") -> State:
+    """The one file that a URL gives, under a name of its own or the given one."""
+    attrs = {"http.filename": filename or file_name(url)}
     wanted = [caps.SOURCE_HTTP]
     if checksum:
         attrs["http.checksum"] = checksum

@@ -5,12 +5,12 @@ directive and the bodies of here-documents depend on what came before, which no 
 """
 
 import json
+import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-from lark.lexer import Lexer, Token
 
 from ..errors import Location
 from .directives import parse_directive
@@ -41,6 +41,8 @@ FORMS = {
     "ONBUILD": "ONBUILD",
 }
 _HEREDOC_KEYWORDS = frozenset({"ADD", "COPY", "RUN"})
+DEEPEST_TRIGGER = 8
+"""How many ONBUILD are read after each other; that more than one isn't allowed is for the frontend to say."""
 LONGEST_LINE = 65536
 """The longest physical line, in bytes with its end, that BuildKit reads."""
 
@@ -72,25 +74,34 @@ def _dialect(escape: str) -> Dialect:
 DIALECTS = {escape: _dialect(escape) for escape in ("\\", "`")}
 
 
+def _begin(piece: tuple[int, int, int]) -> int:
+    return piece[0]
+
+
 @dataclass(slots=True)
 class Line:
-    """One logical line; `pieces` say where its parts stand: offset in `text`, line, column."""
+    """One logical line: its first and last physical line, and the column where the last one ends.
+
+    `pieces` say where its parts stand: offset in `text`, line, column.
+    """
 
     text: str
     start: int
     end: int
+    end_column: int
     comments: tuple[str, ...]
     empty_continuation: bool
-    pieces: list[tuple[int, int, int]] = field(default_factory=list)
+    pieces: list[tuple[int, int, int]]
 
     def position(self, offset: int) -> Position:
         """The place in the source of a place in the logical line."""
-        found = self.pieces[0]
-        for piece in self.pieces:
-            if piece[0] > offset:
-                break
-            found = piece
-        return Position(found[1], found[2] + offset - found[0])
+        begin, line, column = self.pieces[max(0, bisect_right(self.pieces, offset, key=_begin) - 1)]
+        return Position(line, column + offset - begin)
+
+    def span(self, start: int, end: int) -> Span:
+        """The part of the source from one place in the logical line up to another, which is after it."""
+        last = self.position(end - 1)
+        return Span(self.position(start), Position(last.line, last.column + 1))
 
 
 @dataclass(slots=True)
@@ -114,7 +125,7 @@ def split_lines(text: str) -> list[str]:
 
 def _check_length(lines: list[str]) -> None:
     for number, line in enumerate(lines, 1):
-        if len(line) * 4 > LONGEST_LINE and len(line.encode()) > LONGEST_LINE:
+        if len(line) * 4 > LONGEST_LINE and len(line.encode("utf-8", "surrogatepass")) > LONGEST_LINE:
             raise at(
                 f"the line is longer than {LONGEST_LINE - 1} bytes",
                 number,
@@ -143,7 +154,10 @@ def logical_lines(source: Source) -> Iterator[Line]:
                 _direct(source, found)
             else:
                 in_directives = False
-                comments = [*comments, comment] if comment else []
+                if comment:
+                    comments.append(comment)
+                else:
+                    comments.clear()
             continue
         in_directives = False
         continuation = source.dialect.continuation
@@ -151,19 +165,20 @@ def logical_lines(source: Source) -> Iterator[Line]:
         if match is None:
             if text:
                 column = len(stripped) - len(text)
-                yield Line(text, start, start, tuple(comments), False, [(0, start, column)])
-                comments = []
+                yield Line(text, start, start, len(stripped), tuple(comments), False, [(0, start, column)])
+                comments.clear()
             continue
         line = _continued(source, text[: match.start()], start, len(stripped) - len(text))
         line.comments = tuple(comments)
         yield line
-        comments = []
+        comments.clear()
 
 
 def _continued(source: Source, text: str, start: int, column: int) -> Line:
     """The rest of a line that goes on."""
     parts, pieces, length = [text], [(0, start, column)], len(text)
     empty = False
+    following = source.lines[start - 1].rstrip("\r\n")
     while source.at < len(source.lines):
         following = source.lines[source.at].rstrip("\r\n")
         source.at += 1
@@ -180,7 +195,7 @@ def _continued(source: Source, text: str, start: int, column: int) -> Line:
         length += len(part)
         if match is None:
             break
-    return Line("".join(parts), start, source.at, (), empty, pieces)
+    return Line("".join(parts), start, source.at, len(following), (), empty, pieces)
 
 
 def _direct(source: Source, directive: Directive) -> None:
@@ -194,15 +209,17 @@ def _direct(source: Source, directive: Directive) -> None:
         source.dialect = DIALECTS[directive.value]
 
 
-class DockerfileLexer(Lexer):
-    """Gives Lark the tokens; what is parsed must be a `Source`."""
+class Token:
+    """A terminal of the grammar, and any value."""
 
-    def __init__(self, lexer_conf: Any) -> None:
-        """Lark passes its configuration, of which nothing is needed."""
+    __slots__ = ("type", "value")
 
-    def lex(self, text: Any) -> Iterator[Token]:  # type: ignore[override]
-        """The tokens of a `Source`, which is what stands for the text."""
-        return tokens(text)
+    def __init__(self, kind: str, value: Any) -> None:
+        self.type = kind
+        self.value = value
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 def tokens(source: Source) -> Iterator[Token]:
@@ -216,20 +233,16 @@ def tokens(source: Source) -> Iterator[Token]:
         yield from out
         if can_have_heredoc and "<<" in line.text:
             yield from _heredocs(source, line)
-        yield _token("END", line)
+        yield Token("END", line)
     if not any_line:
         raise at(
             "the file has no instructions", max(1, len(source.lines)), hint="a Dockerfile begins with FROM, or ARG"
         )
 
 
-def _token(kind: str, value: Any) -> Token:
-    token = Token(kind, "")
-    token.value = value
-    return token
-
-
-def _instruction(line: Line, offset: int, text: str, dialect: Dialect) -> tuple[Token, bool, list[Token]]:
+def _instruction(
+    line: Line, offset: int, text: str, dialect: Dialect, depth: int = 0
+) -> tuple[Token, bool, list[Token]]:
     """The keyword, whether here-documents may follow, and the other tokens of an instruction."""
     lead = len(text) - len(text.lstrip(SPACES))
     parts = BLANKS.split(text.strip(SPACES), maxsplit=1)
@@ -243,11 +256,13 @@ def _instruction(line: Line, offset: int, text: str, dialect: Dialect) -> tuple[
         begin = text.index(parts[1], lead + len(keyword)) if parts[1] else len(text)
         rest, used = _flags(line, offset + begin, parts[1], dialect, out)
         offset += begin + used
-    token = _token(form, (keyword, text, place))
+    token = Token(form, (keyword, text, place))
     if form == "ONBUILD":
         if not rest:
             return token, False, out
-        inner, heredoc, tail = _instruction(line, offset, rest, dialect)
+        if depth == DEEPEST_TRIGGER:
+            raise at("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", line.start, line.end)
+        inner, heredoc, tail = _instruction(line, offset, rest, dialect, depth + 1)
         out.append(inner)
         out.extend(tail)
         return token, heredoc, out
@@ -269,13 +284,13 @@ def _flags(line: Line, offset: int, text: str, dialect: Dialect, out: list[Token
         if match is None:
             break
         # The flag reader of BuildKit goes by bytes, so characters outside ASCII become several.
-        word = _unquoted(match[0], dialect.escape).encode().decode("latin-1")
+        word = _unquoted(match[0], dialect.escape).encode("utf-8", "surrogatepass").decode("latin-1")
         position = match.end()
         if word == "--":
             break
         name, equals, value = word.partition("=")
-        span = Span(line.position(offset + match.start()), line.position(offset + match.end()))
-        out.append(_token("FLAG", Flag(name[2:], value if equals else None, span)))
+        span = line.span(offset + match.start(), offset + match.end())
+        out.append(Token("FLAG", Flag(name[2:], value if equals else None, span)))
     rest = text[position:]
     stripped = rest.strip(SPACES)
     return stripped, position + len(rest) - len(rest.lstrip(SPACES))
@@ -305,23 +320,23 @@ def _unquoted(word: str, escape: str) -> str:
 
 def _body(form: str, name: str, rest: str, line: Line, dialect: Dialect) -> list[Token]:
     if form == "TEXTUAL":
-        return [_token("TEXT", rest)] if rest else []
+        return [Token("TEXT", rest)] if rest else []
     if form == "PAIRS":
         return _pairs(name, rest, line, dialect)
     if form == "WORDS":
         if name == "ARG":
-            return [_token("WORD", word) for word in quoted_words(rest, dialect)]
-        return [_token("WORD", word) for word in BLANKS.split(rest)] if rest else []
+            return [Token("WORD", word) for word in quoted_words(rest, dialect)]
+        return [Token("WORD", word) for word in BLANKS.split(rest)] if rest else []
     if form == "HEALTH":
         kind = rest.split(None, 1)
         if not kind:
             return []
-        return [_token("WORD", kind[0]), *_shell(kind[1] if len(kind) == 2 else "", line)]
+        return [Token("WORD", kind[0]), *_shell(kind[1] if len(kind) == 2 else "", line)]
     if form == "LIST":
         array = _array(rest, line)
         if array is not None:
             return array
-        return [_token("WORD", word) for word in BLANKS.split(rest)] if rest else []
+        return [Token("WORD", word) for word in BLANKS.split(rest)] if rest else []
     return _shell(rest, line)
 
 
@@ -329,11 +344,15 @@ def _shell(rest: str, line: Line) -> list[Token]:
     array = _array(rest, line)
     if array is not None:
         return array
-    return [_token("TEXT", rest)] if rest else []
+    return [Token("TEXT", rest)] if rest else []
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
+def _number(text: str) -> float:
+    """A number, which no argument may be; BuildKit takes one that is too large for no JSON at all, and so do we."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _array(rest: str, line: Line) -> list[Token] | None:
@@ -341,13 +360,13 @@ def _array(rest: str, line: Line) -> list[Token] | None:
     if not rest.startswith("["):
         return None
     try:
-        items = json.loads(rest.strip(SPACES), parse_constant=_no_constant)
+        items = json.loads(rest.strip(SPACES), parse_constant=_number, parse_float=_number, parse_int=_number)
     except (ValueError, RecursionError):
         return None
     if not all(isinstance(item, str) for item in items):
         raise at("only string type is supported in JSON form", line.start, line.end, "put every argument in quotes")
     strings = (item.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for item in items)
-    return [_token("OPEN", ""), *(_token("STRING", text) for text in strings), _token("CLOSE", "")]
+    return [Token("OPEN", ""), *(Token("STRING", text) for text in strings), Token("CLOSE", "")]
 
 
 def quoted_words(rest: str, dialect: Dialect) -> list[str]:
@@ -389,7 +408,7 @@ def _pairs(name: str, rest: str, line: Line, dialect: Dialect) -> list[Token]:
         parts = BLANKS.split(rest, maxsplit=1)
         if len(parts) < 2:
             raise at(f"{name} must have two arguments", line.start, line.end, f"write {name} {parts[0]}=VALUE")
-        return [_token("KEY", parts[0]), _token("VALUE", parts[1])]
+        return [Token("KEY", parts[0]), Token("VALUE", parts[1])]
     out = []
     for word in words:
         key, equals, value = word.partition("=")
@@ -400,7 +419,7 @@ def _pairs(name: str, rest: str, line: Line, dialect: Dialect) -> list[Token]:
                 line.end,
                 "put quotes around a value that has spaces",
             )
-        out += [_token("KEY", key), _token("EQUALS", "="), _token("VALUE", value)]
+        out += [Token("KEY", key), Token("EQUALS", "="), Token("VALUE", value)]
     return out
 
 
@@ -410,7 +429,7 @@ def _heredocs(source: Source, line: Line) -> Iterator[Token]:
     except ExpansionError as error:
         raise at(str(error), line.start, line.end) from None
     for marker in found:
-        yield _token("HEREDOC", _heredoc(source, line, marker))
+        yield Token("HEREDOC", _heredoc(source, line, marker))
 
 
 def _heredoc(source: Source, line: Line, marker: Marker) -> Heredoc:
@@ -421,7 +440,7 @@ def _heredoc(source: Source, line: Line, marker: Marker) -> Heredoc:
         source.at += 1
         end = raw.rstrip("\r\n")
         if (end.lstrip("\t") if marker.chomp else end) == marker.name:
-            line.end = source.at
+            line.end, line.end_column = source.at, len(end)
             span = Span(Position(begin + 1, 0), Position(source.at, len(end)))
             return Heredoc(marker.name, marker.expand, marker.chomp, "".join(content), marker.file_descriptor, span)
         content.append(raw)

@@ -1,27 +1,18 @@
 """Dockerfile text to tree, by the LALR grammar in dockerfile.lark."""
 
-import hashlib
-import io
-import os
-import pickle
-from functools import cache
-from pathlib import Path
-from typing import Any, cast
-
-from lark import Lark, Transformer, UnexpectedInput, __version__
+from typing import Any
 
 from .errors import DockerfileSyntaxError, at
-from .lexer import DockerfileLexer, Line, Source, split_lines
+from .lexer import Line, Source, split_lines, tokens
+from .tables import UnexpectedSymbol, load, run
 from .tree import Dockerfile, Flag, Heredoc, Instruction, Pair, Position, Span
-
-GRAMMAR = Path(__file__).with_name("dockerfile.lark")
 
 
 class _Array(tuple[str, ...]):
     __slots__ = ()
 
 
-class _Build(Transformer[Any, Any]):
+class _Build:
     """Makes the nodes while the parser reduces."""
 
     def start(self, children: list[Any]) -> tuple[Instruction, ...]:
@@ -41,11 +32,12 @@ class _Build(Transformer[Any, Any]):
 
     def instruction(self, children: list[Any]) -> Instruction:
         line: Line = children[-1].value
-        return _node(children[:-1], line)
+        return _node(children[:-1], line, Position(line.start, line.pieces[0][2]))
 
 
-def _node(children: list[Any], line: Line) -> Instruction:
-    keyword, original, begin = children[0].value
+def _node(children: list[Any], line: Line, begin: Position | None = None) -> Instruction:
+    """The instruction of a line, or its trigger, which begins at its keyword."""
+    keyword, original, place = children[0].value
     flags: list[Flag] = []
     words: list[str] = []
     pairs: list[Pair] = []
@@ -66,8 +58,6 @@ def _node(children: list[Any], line: Line) -> Instruction:
             heredocs.append(child.value)
         else:
             words.append(child.value)
-    last = line.pieces[-1]
-    width = heredocs[-1].span.end.column if heredocs else last[2] + len(line.text) - last[0]
     return Instruction(
         keyword=keyword,
         name=keyword.upper(),
@@ -80,51 +70,11 @@ def _node(children: list[Any], line: Line) -> Instruction:
         original=original,
         comments=line.comments,
         empty_continuation=line.empty_continuation,
-        span=Span(Position(line.start, begin.column), Position(line.end, width)),
+        span=Span(begin or place, Position(line.end, line.end_column)),
     )
 
 
-@cache
-def _parser() -> Lark:
-    """The parser, from tables kept in the user's cache folder where that is possible."""
-    text = GRAMMAR.read_text(encoding="utf-8")
-    key = hashlib.sha256(f"{__version__}\0{text}".encode()).hexdigest()[:32]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brickyard" / "grammar"
-    path = folder / f"{key}.tables"
-    options: dict[str, Any] = {"lexer": DockerfileLexer, "transformer": _Build()}
-    stored = _stored(path)
-    if stored is not None:
-        try:
-            return cast(Lark, Lark._load_from_dict(stored["data"], stored["memo"], **options))  # type: ignore[no-untyped-call]
-        except (AssertionError, KeyError, TypeError, AttributeError, ValueError):
-            path.unlink(missing_ok=True)
-    parser = Lark(text, parser="lalr", maybe_placeholders=False, **options)
-    _keep(parser, path)
-    return parser
-
-
-def _stored(path: Path) -> dict[str, Any] | None:
-    """The tables as pickled, unless others than this user could have written them."""
-    try:
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
-                return None
-            return cast(dict[str, Any], pickle.load(file))
-    except (OSError, pickle.PickleError, EOFError, AttributeError, ImportError, IndexError):
-        return None
-
-
-def _keep(parser: Lark, path: Path) -> None:
-    tables = io.BytesIO()
-    parser.save(tables, exclude_options=("lexer", "transformer"))
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(tables.getvalue())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+_BUILD = _Build()
 
 
 def parse(text: str) -> Dockerfile:
@@ -135,9 +85,9 @@ def parse(text: str) -> Dockerfile:
     """
     source = Source(split_lines(text))
     try:
-        instructions = cast(tuple[Instruction, ...], _parser().parse(cast(Any, source)))
-    except UnexpectedInput as error:
-        raise at(f"unexpected {getattr(error, 'token', 'input')}", max(1, source.at)) from None
+        instructions: tuple[Instruction, ...] = run(load(), tokens(source), _BUILD)
+    except UnexpectedSymbol as error:
+        raise at(f"unexpected {error}", max(1, source.at)) from None
     return Dockerfile(text, source.dialect.escape, source.directives, instructions)
 
 

@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .pattern import Pattern, PatternError, compile_pattern, reversed_pattern
 from .space import SPACES
 
 _SPACES = frozenset(SPACES)
 _SPECIAL = frozenset("@*#?-$!0")
 _PLAIN = re.compile(r"[^$<'\"\\`\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000}/]+")
-_REGEX_SPECIAL = frozenset("[]{}.+()|^$")
 _DEPTH = 100
+LONGEST_VALUES = 1 << 20
+"""How much the variables of one text may add to it, in characters: `ENV A=$A$A` doubles its value each time."""
 
 
 class ExpansionError(ValueError):
@@ -100,6 +102,7 @@ class _Reader:
         self.env = env
         self.position = 0
         self.depth = 0
+        self.room = LONGEST_VALUES
         self.matched: set[str] = set()
         self.unmatched: set[str] = set()
 
@@ -233,6 +236,14 @@ class _Reader:
         return value
 
     def dollar(self, raw_escapes: bool) -> str:
+        """The value of a variable or a substitution."""
+        value = self.substitution(raw_escapes)
+        self.room -= len(value)
+        if self.room < 0:
+            raise too_long()
+        return value
+
+    def substitution(self, raw_escapes: bool) -> str:
         self.take()
         if self.peek() != "{":
             name = self.name()
@@ -259,6 +270,8 @@ class _Reader:
         colon = modifier == ":"
         if colon:
             modifier = self.take()
+        if not modifier:
+            raise ExpansionError("syntax error: missing '}'")
         written = ":" + modifier if colon else modifier
         known = modifier in ("+", "-", "?", "#", "%")
         if (not known and not colon) or (colon and modifier in ("#", "%")):
@@ -290,11 +303,25 @@ class _Reader:
             if self.options.skip_unset:
                 return f"${{{name}/{pattern}/{replacement}}}"
             value = ""
-        found = _pattern(pattern, greedy=True, anchored=False)
         if everywhere:
-            template = re.sub(r"\$(\w+|\{\w+\})|\$\$", lambda m: "$" if m[0] == "$$" else "", replacement)
-            return found.sub(lambda _: template, value)
-        return found.sub(lambda _: replacement, value, count=1)
+            # Names in it mean groups of a regular expression, of which a pattern has none.
+            replacement = re.sub(r"\$(\w+|\{\w+\})|\$\$", lambda m: "$" if m[0] == "$$" else "", replacement)
+        replaced = _compiled(pattern).replaced(value, replacement, everywhere, self.room)
+        if replaced is None:
+            raise too_long()
+        return replaced
+
+
+def too_long() -> ExpansionError:
+    """The error for values without bounds."""
+    return ExpansionError(f"the values of the variables are longer than {LONGEST_VALUES} characters together")
+
+
+def _compiled(pattern: str) -> Pattern:
+    try:
+        return compile_pattern(pattern)
+    except PatternError as error:
+        raise ExpansionError(str(error)) from None
 
 
 def _modified(name: str, value: str | None, colon: bool, modifier: str, word: str) -> str:
@@ -313,37 +340,9 @@ def _modified(name: str, value: str | None, colon: bool, modifier: str, word: st
         word = word[1:]
     text = value or ""
     if modifier == "#":
-        match = _pattern(word, greedy=greedy, anchored=True).match(text)
-        return text[match.end() :] if match else text
-    match = _pattern(_reversed(word), greedy=greedy, anchored=True).match(text[::-1])
-    return text[: len(text) - match.end()] if match else text
-
-
-def _reversed(pattern: str) -> str:
-    """A pattern read backwards, so that the shortest end of a text is found as the shortest start."""
-    units = re.findall(r"\\.|.|\\$", pattern, re.DOTALL)
-    return "".join(reversed(units))
-
-
-def _pattern(pattern: str, *, greedy: bool, anchored: bool) -> re.Pattern[str]:
-    """A shell pattern as a regular expression: `*` and `?` are wildcards, brackets stand for themselves."""
-    out: list[str] = []
-    position = 0
-    while position < len(pattern):
-        char = pattern[position]
-        position += 1
-        if char == "*":
-            out.append(".*" if greedy else ".*?")
-        elif char == "?":
-            out.append(".")
-        elif char == "\\":
-            following = pattern[position : position + 1]
-            if following in ("}", "/") and following:
-                continue
-            if following not in ("*", "?", "\\") or not following:
-                raise ExpansionError(f"invalid pattern ({pattern}) in substitution: invalid escape '\\{following}'")
-            out.append("\\" + following)
-            position += 1
-        else:
-            out.append("\\" + char if char in _REGEX_SPECIAL else char)
-    return re.compile("".join(out))
+        found = _compiled(word)
+        end = found.longest(text) if greedy else found.shortest(text)
+        return text[max(end, 0) :]
+    found = _compiled(reversed_pattern(word))
+    end = found.longest(text[::-1]) if greedy else found.shortest(text[::-1])
+    return text[: len(text) - max(end, 0)]

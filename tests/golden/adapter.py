@@ -35,7 +35,16 @@ class Offline:
         digest = "sha256:" + sha256(reference.encode()).hexdigest()
         return ResolvedImage(reference, digest, json.dumps(config).encode())
 
-    def named_context(self, name, platform):
+    def prefetch(self, images):
+        pass
+
+    def named_context(self, name, platform, paths):
+        return None
+
+    def ignored(self):
+        return []
+
+    def epoch(self, source, log_name):
         return None
 
     def main_context(self, follow_paths):

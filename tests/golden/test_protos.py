@@ -1,4 +1,4 @@
-"""Our descriptors against the measured table of BuildKit's API, row by row."""
+"""Our descriptors against the tables of BuildKit's API and of containerd's content service, row by row."""
 
 import csv
 import importlib
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor import FieldDescriptor as Field
 
-TABLE = Path(__file__).with_name("protos.tsv")
-ROWS = list(csv.DictReader(TABLE.open(), delimiter="\t"))
+TABLES = [Path(__file__).with_name(name) for name in ("protos.tsv", "protos-containerd.tsv")]
+ROWS = [row for table in TABLES for row in csv.DictReader(table.open(), delimiter="\t")]
 MODULES = sorted(p.stem for p in (Path(__file__).parents[2] / "wire" / "pb").glob("*_pb2.py"))
 SCALARS = {getattr(Field, f"TYPE_{name.upper()}"): name for name in ("string", "bytes", "bool", "int32", "int64")}
 SCALARS |= {getattr(Field, f"TYPE_{name.upper()}"): name for name in ("uint32", "uint64", "double", "float")}

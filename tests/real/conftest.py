@@ -1,15 +1,15 @@
-"""Registries to test against: Debian's `docker-registry`, one of each kind for a worker of the test run."""
+"""What real tests run against: registries (Debian's `docker-registry`), an offline base image, a Docker Engine.
+
+There is one of each for a worker of the test run.
+"""
 
 import base64
 import json
-import os
-import shutil
-import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +17,11 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from engine import Engine, buildx, docker_engine
+from frontend_image import pushed, sources
+from services import program, serving
+
+__all__ = ["buildx", "docker_engine"]
 
 USER, PASSWORD = "mason", "brick by brick"
 IDENTITY = "an-identity-token"
@@ -35,58 +40,43 @@ class Login:
     """What the token server was asked, as method and scope."""
 
 
-def program(name: str) -> str:
-    """The path of a program, or a skip."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed (tests/real/components.py install)")
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def serving(folder: Path, auth: dict[str, Any], tls: dict[str, str] | None = None) -> Iterator[str]:
-    """A registry that keeps its content in `folder`; gives its `host:port`."""
-    command = program("docker-registry")
-    port = free_port()
-    config = {
-        "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "test", **({"tls": tls} if tls else {})},
-    }
-    if auth:
-        config["auth"] = auth
-    # JSON is YAML.
-    (folder / "config.yml").write_text(json.dumps(config))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([command, "serve", folder / "config.yml"], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"docker-registry does not start: {(folder / 'log').read_text()[-2000:]}")
-                time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry for everybody: its `host:port`."""
     with serving(tmp_path_factory.mktemp("registry"), {}) as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def base_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The offline base, an OCI image layout with busybox: `--build-context base=oci-layout://DIR`."""
+    folder = tmp_path_factory.mktemp("base") / "layout"
+    program("busybox")
+    command = [sys.executable, "-m", "brickyard", "base", "make", "--from", "busybox", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_image(base_layout: Path, registry: str) -> str:
+    """The offline base in the test registry: its reference."""
+    reference = f"{registry}/base:latest"
+    command = [program("skopeo"), "copy", "--quiet", "--dest-tls-verify=false"]
+    subprocess.run([*command, f"oci:{base_layout}:latest", f"docker://{reference}"], check=True)
+    return reference
+
+
+@pytest.fixture(scope="session")
+def frontend_sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The flags of a build of our frontend image, which fetches nothing."""
+    return sources(tmp_path_factory.mktemp("frontend"))
+
+
+@pytest.fixture(scope="session")
+def frontend_image(docker_engine: Engine, registry: str, frontend_sources: tuple[str, ...]) -> str:
+    """Our frontend image, built by Docker and pushed to the test registry: its reference."""
+    return pushed(docker_engine, registry, frontend_sources)
 
 
 @pytest.fixture(scope="session")

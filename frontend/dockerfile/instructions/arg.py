@@ -10,6 +10,8 @@ from ..command import Command, Dispatch
 from ..descriptions import described
 from ..errors import fail
 from ..expansion import NOT_IN_ENV, report
+from ..outline import ArgInfo
+from ..outline import described as described_as
 from ..secret_names import looks_secret
 
 
@@ -46,6 +48,7 @@ def apply(command: Arg, dispatch: Dispatch) -> None:
         if looks_secret(key):
             dispatch.warn(secrets_used_in_arg_or_env.RULE, secrets_used_in_arg_or_env.message("ARG", key))
         value = dispatch.options.build_args.get(key)
+        inherited = value is None and default is None and key in dispatch.global_args
         if value is None and default is not None:
             found = Words(dispatch.escape).expand(default, stage.state.env)
             report(dispatch, found.unmatched)
@@ -54,6 +57,10 @@ def apply(command: Arg, dispatch: Dispatch) -> None:
             value = dispatch.global_args.get(key)
         if value is not None and key not in NOT_IN_ENV:
             stage.state = stage.state.with_env(key, value)
+        stage.outline.used.add(key)
+        if not inherited:
+            text = described_as(dispatch.node.comments, key)
+            stage.outline.args[key] = ArgInfo(key, value or "", text, dispatch.lines)
         stage.build_args.append((key, value))
         created_by.append(key if value is None else f"{key}={value}")
     dispatch.commit("ARG " + " ".join(created_by))

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from ....grammar.dockerfile.heredoc import chomp
 from ....grammar.dockerfile.tree import Instruction
 from ....grammar.dockerfile.words import Words
+from ....llb import caps
 from ....llb.graph import ProgressGroup
 from ....llb.ops import Copy, MkFile
 from ....llb.paths import clean, join, resolve
 from ....llb.state import CopyFrom, Notes, State, chown
 from ....oci.digest import InvalidDigest, validate
 from ...lint.linter import Linter
+from ...lint.rules import copy_ignored_file
 from ..command import Command, Dispatch
 from ..errors import fail
 from ..expansion import command_name, expand, numbered
@@ -118,8 +120,11 @@ def apply(command: FileCopy, dispatch: Dispatch) -> None:
         source = origin.state
     expanded = expand_operands(command, dispatch)
     copy_files(expanded, source, dispatch)
-    if not command.origin:
-        dispatch.stage.context_paths.update(join("/", path) for path in expanded.paths)
+    read = {join("/", path) for path in expanded.paths}
+    if command.origin:
+        dispatch.planned.sources[0].paths |= read
+    else:
+        dispatch.stage.context_paths |= read
 
 
 def expand_operands(command: FileCopy, dispatch: Dispatch) -> FileCopy:
@@ -190,6 +195,8 @@ def copy_files(command: FileCopy, source: State, dispatch: Dispatch) -> None:
             copy = replace(common, src=join("/", file_name(path)), attempt_unpack=command.unpack is True)
             steps.append(CopyFrom(http(path, checksum, described), copy))
         else:
+            if not command.origin:
+                _warn_ignored(path, command, dispatch)
             steps.append(CopyFrom(source, _local_copy(path, command, common, dispatch)))
     for document in command.documents:
         file = without_drive(document.name, dispatch.os)
@@ -198,7 +205,7 @@ def copy_files(command: FileCopy, source: State, dispatch: Dispatch) -> None:
             Notes("[internal] preparing inline document"),
         )
         steps.append(CopyFrom(made, replace(common, src=join("/", to_slash(file, dispatch.os)))))
-    if command.link and not command.chmod:
+    if command.link and not command.chmod and caps.MERGE_OP in dispatch.options.caps:
         again = {**numbering, "again": True}
         group = ProgressGroup(_group_id(stage, node), numbered(stage, name, platform, env, **again), True)
         copied = State(platform=stage.platform).file(steps, replace(notes, progress_group=group))
@@ -211,6 +218,22 @@ def copy_files(command: FileCopy, source: State, dispatch: Dispatch) -> None:
     else:
         stage.state = stage.state.file(steps, notes)
     dispatch.commit(_created_by(command), layer=True)
+
+
+def _warn_ignored(path: str, command: FileCopy, dispatch: Dispatch) -> None:
+    """Warn of a source that the ignore file leaves out of the context.
+
+    Nothing is said where it has exceptions: then what is in a folder may be there though the folder is not.
+    """
+    matcher = dispatch.ignored
+    if matcher is None or matcher.exclusions:
+        return
+    cleaned = clean(path)
+    if cleaned in (".", "/") and not any(p.text in ("*", "**", "**/*") for p in matcher.patterns):
+        return
+    if matcher.matches(cleaned):
+        name = "Add" if command.is_add else "Copy"
+        dispatch.warn(copy_ignored_file.RULE, copy_ignored_file.message(name, cleaned))
 
 
 def _group_id(stage: object, node: Instruction) -> str:
@@ -274,7 +297,8 @@ def _local_copy(path: str, command: FileCopy, common: Copy, dispatch: Dispatch) 
             pivot, pattern = "/", path
         pattern = normalize("/", pattern, os)
         include = (pattern.removeprefix("/"),)
-        if not _WILDCARD.match(pivot) and not _WILDCARD.match(pattern):
+        known = caps.FILE_COPY_REQUIRED_PATHS in dispatch.options.caps
+        if known and not _WILDCARD.match(pivot) and not _WILDCARD.match(pattern):
             required = (normalize("/", join(pivot, pattern), os),)
         path = pivot
     return replace(

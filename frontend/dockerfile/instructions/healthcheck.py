@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....grammar.dockerfile.tree import Instruction
+from ....llb import caps
 from ...lint.linter import Linter
 from ..arity import at_least_one
 from ..command import Command, Dispatch
 from ..errors import fail
 from ..flags import Flags, Kind
-from ..gotext import format_duration, parse_duration, plain_list
+from ..gotext import format_duration, parse_duration, plain_list, quote, quote_number, quoted_list
 from .cmd import used_once
 
 _TIMES = {
@@ -75,5 +76,10 @@ def apply(command: Healthcheck, dispatch: Dispatch) -> None:
     if command.retries:
         check["Retries"] = command.retries
     dispatch.stage.image.config.healthcheck = check
+    if caps.SOURCE_GIT_FETCH_BY_COMMIT not in dispatch.options.caps:
+        # BuildKit before 0.30 has no such capability, and its own frontend writes the history in this form.
+        old = " ".join(quote(format_duration(command.times.get(key, 0))) for key in _TIMES.values())
+        dispatch.commit(f"HEALTHCHECK &{{{quoted_list(command.test)} {old} {quote_number(command.retries)}}}")
+        return
     times = " ".join(f"{key}:{format_duration(command.times.get(key, 0))}" for key in _TIMES.values())
     dispatch.commit(f"HEALTHCHECK {{Test:{plain_list(command.test)} {times} Retries:{command.retries}}}")

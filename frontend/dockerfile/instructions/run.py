@@ -6,19 +6,22 @@ from typing import Any
 from ....grammar.dockerfile.heredoc import chomp
 from ....grammar.dockerfile.tree import Instruction
 from ....grammar.dockerfile.words import Words
-from ....llb.ops import CacheSharing, ChownOpt, MkDir, MkFile, NetMode, SecurityMode
+from ....llb import caps
+from ....llb.ops import CacheSharing, CDIDevice, ChownOpt, MkDir, MkFile, NetMode, SecurityMode
 from ....llb.paths import clean, join
 from ....llb.state import Notes, RunMount, RunSecret, RunSSH, State
 from ...lint.linter import Linter
 from ..command import Command, Dispatch
+from ..devices import parse_device
 from ..errors import fail
 from ..expansion import command_name, expand, numbered
 from ..flags import Flags, Kind
 from ..heredocs import marker_of, summary
 from ..image import shell_of
 from ..mounts import MountSpec, parse_mount
+from ..outline import Wanted
 
-FLAGS = {"mount": Kind.STRINGS, "network": Kind.STRING, "security": Kind.STRING}
+FLAGS = {"mount": Kind.STRINGS, "network": Kind.STRING, "security": Kind.STRING, "device": Kind.STRINGS}
 _NETWORKS = {"default": None, "none": NetMode.NONE, "host": NetMode.HOST}
 _SECURITY = {"sandbox": SecurityMode.SANDBOX, "insecure": SecurityMode.INSECURE}
 _PIPES = "/dev/pipes/"
@@ -34,6 +37,7 @@ class Run(Command):
     origins: tuple[str, ...]
     network: NetMode | None
     security: SecurityMode
+    devices: tuple[CDIDevice, ...] = ()
 
     def sources(self) -> list[str]:
         """The stages and images of the mounts, one for each mount."""
@@ -64,6 +68,7 @@ def parse(node: Instruction, lint: Linter) -> Command:
         tuple(mount.origin or "scratch" for mount in mounts),
         _NETWORKS[network],
         _SECURITY[security],
+        tuple(parse_device(node, flags.where("device", n), text) for n, text in enumerate(flags.all("device"))),
     )
 
 
@@ -77,10 +82,18 @@ class _Mounts:
 def apply(command: Run, dispatch: Dispatch) -> None:
     """Run the process on the stage's file system."""
     stage, options = dispatch.stage, dispatch.options
+    stage.paths.add("/")
     specs = [
         parse_mount(dispatch.node, command.flags.where("mount", number), text, lambda word: expand(dispatch, word))
         for number, text in enumerate(command.flags.all("mount"))
     ]
+    if command.devices and not options.labs:
+        raise fail(
+            dispatch.node,
+            "the device feature is only supported in the labs channel of the frontend",
+            "begin the file with a # syntax= directive whose tag ends in -labs",
+            command.flags.where("device"),
+        )
     args, name, binds = _process(command, dispatch)
     mounts = _Mounts(binds, [], [])
     for number, spec in enumerate(specs):
@@ -96,7 +109,8 @@ def apply(command: Run, dispatch: Dispatch) -> None:
         multi_platform=options.multi_platform,
         on_build=dispatch.planned.on_build,
     )
-    if options.shm_size > 0:
+    known = options.caps
+    if options.shm_size > 0 and caps.EXEC_MOUNT_TMPFS_SIZE in known:
         mounts.binds.append(RunMount("/dev/shm", tmpfs=True, tmpfs_size=options.shm_size))
     history = _history(args, dispatch)
     stage.state = stage.state.run(
@@ -108,14 +122,16 @@ def apply(command: Run, dispatch: Dispatch) -> None:
         security=command.security,
         proxy=dispatch.proxy,
         extra_hosts=options.extra_hosts,
-        ulimit=options.ulimits,
-        devices=options.devices,
-        cgroup_parent=options.cgroup_parent,
+        ulimit=options.ulimits if caps.EXEC_META_ULIMIT in known else (),
+        devices=(*options.devices, *command.devices) if caps.EXEC_META_CDI in known else (),
+        cgroup_parent=options.cgroup_parent if caps.EXEC_META_CGROUP_PARENT in known else "",
+        known=known,
         notes=Notes(
             shown,
             {"com.docker.dockerfile.v1.command": command.text},
             ignore_cache=stage.ignore_cache,
             locations=dispatch.locations,
+            resources=options.resources if caps.EXEC_META_LINUX_RESOURCES in known else None,
         ),
     )
     dispatch.commit(history, layer=True)
@@ -160,14 +176,14 @@ def _history(args: list[str], dispatch: Dispatch) -> str:
 def _mount(spec: MountSpec, number: int, out: _Mounts, dispatch: Dispatch) -> None:
     flag = dispatch.planned.command.flags.where("mount", number)  # type: ignore[attr-defined]
     if spec.type == "secret":
-        out.secrets.append(_secret(spec))
+        out.secrets.append(_secret(spec, dispatch))
         return
     if spec.type == "ssh":
         if spec.source:
             raise fail(dispatch.node, "ssh does not support source", "name the agent with id=", flag)
-        out.ssh.append(_ssh(spec))
+        out.ssh.append(_ssh(spec, dispatch))
         return
-    stage = dispatch.stage
+    stage, known = dispatch.stage, dispatch.options.caps
     origin = spec.origin or ("scratch" if spec.type == "cache" else "")
     state = dispatch.context
     if origin:
@@ -184,7 +200,7 @@ def _mount(spec: MountSpec, number: int, out: _Mounts, dispatch: Dispatch) -> No
     mount = RunMount(
         target,
         readonly=spec.readonly,
-        no_output=not spec.readonly and spec.type == "bind",
+        no_output=not spec.readonly and spec.type == "bind" and caps.EXEC_MOUNT_BIND_NO_OUTPUT in known,
         tmpfs=spec.type == "tmpfs",
         tmpfs_size=spec.size,
     )
@@ -202,7 +218,9 @@ def _mount(spec: MountSpec, number: int, out: _Mounts, dispatch: Dispatch) -> No
         )
         mount = replace(mount, selector="/cache")
     out.binds.append(replace(mount, source=state.output))
-    if not origin:
+    if origin:
+        dispatch.planned.sources[number].paths.add(join("/", spec.source))
+    else:
         stage.context_paths.add(join("/", spec.source))
 
 
@@ -212,13 +230,16 @@ def _owner(spec: MountSpec, mode: int) -> dict[str, Any]:
     return {"uid": spec.uid or 0, "gid": spec.gid or 0, "mode": mode if spec.mode is None else spec.mode}
 
 
-def _secret(spec: MountSpec) -> RunSecret:
+def _secret(spec: MountSpec, dispatch: Dispatch) -> RunSecret:
     secret = spec.source or spec.id or spec.target.rstrip("/").rpartition("/")[2]
+    dispatch.stage.outline.secrets.setdefault(secret, Wanted(secret, spec.required, dispatch.lines))
     target = spec.target or None
     if spec.env is None and target is None:
         target = "/run/secrets/" + secret.rstrip("/").rpartition("/")[2]
     return RunSecret(secret, target, spec.env, optional=not spec.required, **_owner(spec, 0o400))
 
 
-def _ssh(spec: MountSpec) -> RunSSH:
+def _ssh(spec: MountSpec, dispatch: Dispatch) -> RunSSH:
+    name = spec.id or "default"
+    dispatch.stage.outline.ssh.setdefault(name, Wanted(name, spec.required, dispatch.lines))
     return RunSSH(spec.id, spec.target, optional=not spec.required, **_owner(spec, 0o600))

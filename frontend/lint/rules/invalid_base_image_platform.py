@@ -5,6 +5,7 @@ from ..rule import Rule
 RULE = Rule(
     "InvalidBaseImagePlatform",
     "Base image platform does not match expected target platform",
+    documented=False,
 )
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -93,12 +93,56 @@ def test_requests_go_to_the_right_place() -> None:
         ("localhost/a", "http://localhost/v2/a/manifests/latest"),
         ("127.0.0.1:5000/a", "http://127.0.0.1:5000/v2/a/manifests/latest"),
         ("[::1]:5000/a", "http://[::1]:5000/v2/a/manifests/latest"),
-        ("insecure.example.com/a", "http://insecure.example.com/v2/a/manifests/latest"),
     ):
-        registry, script = client(manifest, insecure=["insecure.example.com"])
+        registry, script = client(manifest)
         assert registry.resolve(parse(name)).digest == DIGEST
         assert script.lines() == [f"HEAD {start}"]
         assert d.DOCKER_INDEX in script.requests[0].headers["Accept"]
+
+
+@pytest.mark.parametrize(
+    ("probe", "scheme"),
+    [
+        (httpx.Response(401), "http"),
+        (httpx.Response(400, content=b"Client sent an HTTP request to an HTTPS server.\n"), "https"),
+        (httpx.RemoteProtocolError("no HTTP"), "https"),
+        (httpx.ConnectTimeout("slow"), "http"),
+    ],
+)
+def test_insecure_registries_may_speak_tls(probe: httpx.Response | Exception, scheme: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/v2/":
+            return manifest(request)
+        if isinstance(probe, Exception):
+            raise probe
+        return probe
+
+    made, script = client(answer, retries=0)
+    registry = made.insecure("host.example.com")
+    for _ in range(2):
+        assert registry.resolve(parse("host.example.com/a")).digest == DIGEST
+    address = f"HEAD {scheme}://host.example.com/v2/a/manifests/latest"
+    assert script.lines() == ["GET http://host.example.com/v2/", address, address]
+
+
+def test_tokens_that_are_given() -> None:
+    asked = []
+
+    def tokens(host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, int]:
+        asked.append((host, realm, service, list(scopes)))
+        return "given", 300
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers.get("Authorization") == "Bearer given":
+            return manifest(request)
+        return httpx.Response(
+            401, headers={"WWW-Authenticate": 'Bearer realm="https://auth.example.com/t",service="s"'}
+        )
+
+    registry, script = client(answer, tokens=tokens, credentials=lambda _: ("user", "secret"))
+    assert registry.resolve(parse("example.com/a")).digest == DIGEST
+    assert asked == [("example.com", "https://auth.example.com/t", "s", ["repository:a:pull"])]
+    assert len(script.requests) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""What a user reads after a build: the error with the place in the Dockerfile, the warnings, the image."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from ..grammar.errors import SourceError
+
+if TYPE_CHECKING:
+    from ..wire.pb import control_pb2, errdefs_pb2, ops_pb2
+
+_RULE = "-" * 20
+
+
+def print_error(error: Exception, stream: TextIO) -> None:
+    """Print the error: the lines of the user's file it comes from, `ERROR: …`, and a hint where there is one."""
+    for source in _sources(error):
+        print(source_excerpt(source), end="", file=stream)
+    print(f"ERROR: {message(error)}", file=stream)
+    hint = next((text for one in _chain(error) if (text := getattr(one, "hint", ""))), "")
+    if hint:
+        print(f"hint: {hint}", file=stream)
+
+
+def message(error: BaseException) -> str:
+    """One line (or the error's own few) that says what is wrong, never empty."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, SourceError):
+        return error.message
+    text = str(error) or type(error).__name__
+    return f"{type(error).__name__}: {text}" if isinstance(error, _BUGS) else text
+
+
+_BUGS = (AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
+"""Errors whose text alone says nothing: they are faults of the program, and their kind helps to report them."""
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _sources(error: Exception) -> Sequence["errdefs_pb2.Source"]:
+    return next((found for one in _chain(error) if (found := getattr(one, "sources", ()))), ())
+
+
+def source_excerpt(source: "errdefs_pb2.Source") -> str:
+    """The lines around a place in a file, with `>>>` at those it spans (as BuildKit prints them)."""
+    return excerpt(source.info.filename, source.info.data.decode(errors="replace"), source.ranges)
+
+
+def excerpt(filename: str, text: str, ranges: Sequence["ops_pb2.Range"]) -> str:
+    """The same for a text and the ranges in it; empty where they lie outside of it."""
+    lines = text.split("\n")
+    spans = [(one.start.line, max(one.start.line, one.end.line)) for one in ranges]
+    if not spans:
+        return ""
+    first, last = min(start for start, _ in spans), max(end for _, end in spans)
+    if not 1 <= first <= len(lines):
+        return ""
+    last = min(last, len(lines))
+    start, end, wanted = first, last, 4 if first == last else 2
+    padded = 0
+    while padded < wanted:
+        if start > 1:
+            start, padded = start - 1, padded + 1
+        if end < len(lines):
+            end, padded = end + 1, padded + 1
+        padded += 1
+    out = [f"{filename}:{first}", _RULE]
+    for number in range(start, end + 1):
+        mark = ">>>" if any(low <= number <= high for low, high in spans) else "   "
+        out.append(f" {number:>3} | {mark} {lines[number - 1]}".rstrip())
+    return "\n".join([*out, _RULE, ""])
+
+
+def print_warnings(warnings: Sequence["control_pb2.VertexWarning"], stream: TextIO, details: bool) -> None:
+    """List the warnings of a build, with their explanation and place where `details` are wanted."""
+    if not warnings:
+        return
+    count = "1 warning found" if len(warnings) == 1 else f"{len(warnings)} warnings found"
+    print(f"\n {count}{'' if details else ' (BRICKYARD_DEBUG=1 shows where and why)'}:", file=stream)
+    for warning in warnings:
+        print(f" - {warning.short.decode(errors='replace')}", file=stream)
+        if not details:
+            continue
+        for line in warning.detail:
+            print(line.decode(errors="replace"), file=stream)
+        if warning.url:
+            print(f"More info: {warning.url}", file=stream)
+        text = warning.info.data.decode(errors="replace")
+        print(excerpt(warning.info.filename, text, warning.ranges), file=stream)

@@ -1,0 +1,1 @@
+"""Base images from this machine's own programs, for builds with no registry at hand."""

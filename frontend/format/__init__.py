@@ -1,0 +1,1 @@
+"""Source files laid out alike, without a change to what they build."""

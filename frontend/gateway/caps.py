@@ -1,0 +1,21 @@
+"""The capabilities of a gateway (BuildKit's frontend/gateway/pb/caps.go)."""
+
+SOLVE_BASE = "solve.base"
+INLINE_RETURN = "solve.inlinereturn"
+RESOLVE_IMAGE = "resolveimage"
+RESOLVE_IMAGE_MODE = "resolveimage.resolvemode"
+READ_FILE = "readfile"
+READ_DIR = "readdir"
+STAT_FILE = "statfile"
+RETURN = "return"
+RETURN_MAP = "returnmap"
+REF_ARRAY = "proto.refarray"
+IMPORT_CACHES = "importcaches"
+FRONTEND_INPUTS = "frontend.inputs"
+EVALUATE_SOLVE = "gateway.solve.evaluate"
+WARNINGS = "gateway.warnings"
+ATTESTATIONS = "reference.attestations"
+SOURCE_META = "source.metaresolver"
+
+FIRST = frozenset({SOLVE_BASE, INLINE_RETURN, RESOLVE_IMAGE, READ_FILE})
+"""What a gateway that announces nothing is taken to have."""

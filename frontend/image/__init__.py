@@ -1,0 +1,1 @@
+"""What makes and starts the frontend image; used by `Dockerfile.frontend` alone."""

@@ -1,0 +1,250 @@
+"""The solver in this process, behind the messages of `moby.buildkit.v1.Control`."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..llb.bridge import Frontend
+from ..wire.pb import control_pb2, ops_pb2
+from ..wire.session import Session
+from .base import Context, SolveError
+from .cache.store import CacheStore
+from .content.store import ContentStore
+from .snapshots.leases import Leases
+from .snapshots.store import Snapshots
+
+if TYPE_CHECKING:
+    from .build import Shared
+    from .executor.base import Executor
+    from .scheduler.explain import Explanation
+
+LOCK_SECONDS = 30.0
+"""How long a second process waits for the state folder."""
+_Answer = TypeVar("_Answer")
+
+
+class EmbeddedSolver:
+    """Builds with the state under `root`, which one process uses at a time.
+
+    `frontends` maps names such as `dockerfile.v0` to what they stand for. `entitlements` is what builds may ask for,
+    None everything.
+
+    Raises:
+        SolveError: where another process keeps the folder for longer than half a minute, or it can't be written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        frontends: Mapping[str, Frontend] | None = None,
+        executor: str | None = None,
+        max_parallelism: int = 0,
+        entitlements: Iterable[str] | None = None,
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> None:
+        self.root = root
+        self._frontends = dict(frontends or {})
+        self._executor_name = executor
+        self._max_parallelism = max_parallelism
+        self._entitlements = None if entitlements is None else frozenset(entitlements)
+        self._executor: Executor | None = None
+        self._executor_lock = threading.Lock()
+        self._shared: Shared | None = None
+        self._cancels: set[threading.Event] = set()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._release_lock = _lock(root / "lock", lock_seconds)
+        except TimeoutError:
+            raise SolveError(
+                f"another process is using {root}: wait for it, or give this one a folder of its own"
+            ) from None
+        except OSError as error:
+            raise SolveError(f"cannot use {root}: {error.strerror or error}") from error
+        try:
+            self.content = ContentStore(root)
+            self.cache = CacheStore(root)
+            self.snapshots = Snapshots(root)
+            self.leases = Leases(self.snapshots)
+        except BaseException:
+            self._release_lock()
+            raise
+
+    def _find_executor(self) -> "Executor":
+        from .executor.find import find_executor
+
+        with self._executor_lock:
+            if self._executor is None:
+                self._executor = find_executor(self._executor_name, self.root / "executor")
+            return self._executor
+
+    def _share(self) -> "Shared":
+        from .build import Shared
+        from .scheduler.inflight import Slots
+
+        with self._executor_lock:
+            if self._shared is None:
+                self._shared = Shared(
+                    self._frontends, slots=Slots(self._max_parallelism), max_parallelism=self._max_parallelism
+                )
+            return self._shared
+
+    def context(self, session: Session, cancel: threading.Event, entitlements: Iterable[str] = ()) -> Context:
+        """What the work of one build gets. Raises SolveError for entitlements that are not granted."""
+        from .entitlements import granted
+
+        return Context(
+            root=self.root,
+            session=session,
+            snapshots=self.snapshots,
+            content=self.content,
+            cache=self.cache,
+            executor=self._find_executor,
+            cancel=cancel,
+            leases=self.leases,
+            entitlements=granted(entitlements, self._entitlements),
+            registry=_registry(session),
+        )
+
+    def solve(
+        self,
+        request: control_pb2.SolveRequest,
+        session: Session,
+        on_status: Callable[[control_pb2.StatusResponse], None],
+        cancel: threading.Event | None = None,
+        client_frontend: Frontend | None = None,
+    ) -> control_pb2.SolveResponse:
+        """Run one build; Ctrl-C in this thread stops it and cleans up before KeyboardInterrupt goes on.
+
+        `client_frontend` is called with the bridge where the request has neither a definition nor a frontend.
+
+        Raises:
+            SolveError, SourceError: for a build that fails.
+            Cancelled: where `cancel` was set.
+        """
+        from .build import run
+        from .scheduler.status import Reporter
+
+        stop = cancel or threading.Event()
+        context = self.context(session, stop, request.Entitlements)
+        return self._interruptible(
+            lambda: run(request, context, Reporter(on_status), self._share(), client_frontend), stop
+        )
+
+    def explain(self, ref: str) -> list["Explanation"]:
+        """Whether each vertex of a build that has ended here was cached, and for a miss the first thing that changed.
+
+        Empty for a build that is not known (any more).
+        """
+        return list(self._share().explained.get(ref, ()))
+
+    def definition(
+        self,
+        request: control_pb2.SolveRequest,
+        session: Session,
+        on_status: Callable[[control_pb2.StatusResponse], None] = lambda status: None,
+    ) -> ops_pb2.Definition:
+        """The graph that a request's frontend makes, without solving it but for what the frontend must read.
+
+        Raises:
+            SolveError, SourceError: where the frontend fails.
+        """
+        from .build import definition
+        from .scheduler.status import Reporter
+
+        stop = threading.Event()
+        context = self.context(session, stop, request.Entitlements)
+        return self._interruptible(lambda: definition(request, context, Reporter(on_status), self._share()), stop)
+
+    def _interruptible(self, call: Callable[[], _Answer], cancel: threading.Event) -> _Answer:
+        """Call it in another thread, so that an interrupt of this one never cuts into its work."""
+        outcome: list[_Answer] = []
+        failed: list[BaseException] = []
+        # Not `join`: Python up to 3.12 takes a thread for ended when an interrupt cuts into waiting for it.
+        ended = threading.Event()
+
+        def work() -> None:
+            try:
+                outcome.append(call())
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                ended.set()
+
+        self._cancels.add(cancel)
+        threading.Thread(target=work, name="build").start()
+        try:
+            ended.wait()
+        except BaseException:
+            cancel.set()
+            ended.wait()
+            raise
+        finally:
+            self._cancels.discard(cancel)
+        if failed:
+            raise failed[0]
+        return outcome[0]
+
+    def disk_usage(self, request: control_pb2.DiskUsageRequest) -> control_pb2.DiskUsageResponse:
+        """What the state folder holds. Raises SolveError for a filter that is not known."""
+        from .usage import Usage
+
+        return Usage(self.root, self.cache, self.snapshots, self.content, self.leases).disk_usage(request)
+
+    def prune(self, request: control_pb2.PruneRequest) -> Iterator[control_pb2.UsageRecord]:
+        """Remove what the request asks for; yields what went."""
+        from .usage import Usage
+
+        return Usage(self.root, self.cache, self.snapshots, self.content, self.leases).prune(request)
+
+    def close(self) -> None:
+        """Stop what runs and give the folder back."""
+        for cancel in list(self._cancels):
+            cancel.set()
+        self.snapshots.close()
+        self.cache.close()
+        self._release_lock()
+        if not any(self.root.iterdir()):
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _lock(path: Path, seconds: float) -> Callable[[], None]:
+    """Lock a file; gives what unlocks it. Raises TimeoutError where another process keeps it for so long."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        # Only who has to wait needs the library, which takes a while to import.
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            raise TimeoutError from None
+        return lock.release
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return lambda: os.close(descriptor)
+
+
+def _registry(session: Session) -> Callable[[], Any]:
+    made: list[Any] = []
+    lock = threading.Lock()
+
+    def registry() -> Any:
+        from .registries import open_registry
+
+        with lock:
+            if not made:
+                made.append(open_registry(session))
+            return made[0]
+
+    return registry

@@ -1,0 +1,366 @@
+"""Processes run by bubblewrap, which needs nothing but user namespaces, and not even those as root.
+
+What differs from an OCI runtime: a process never gains privileges by a set-user-id program or by capabilities of a
+file, because bubblewrap always sets `no_new_privs`; device files are only names; without root every id is the caller's
+own.
+
+As root, a user other than root gets a user namespace that belongs to that user and in which every id is itself:
+bubblewrap is then started as that user, and can still mount.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...llb.ops import NetMode, SecurityMode
+from . import seccomp
+from .base import BindMount, ExecError, Process, Resources, Running
+from .cgroups import join, make_cgroup, path_of, remove_cgroups
+from .confinement import CAPABILITIES, MASKED, READONLY, own_capabilities
+from .explain import explain
+from .files import HOSTNAME, resolv_conf, write_hosts
+from .ids import standing
+from .limits import can_raise, check_ulimits, options, set_ulimits
+from .mountpoints import NEW_TMPFS_MODE, Mountpoints
+from .namespaces import UserNamespaces
+from .processes import end_recorded
+from .running import Child
+from .spec import INSECURE_DEVICES, environment
+from .users import User, find_user
+
+_NOT_THERE = "/brickyard-is-there"
+_SHM_SIZE = 64 << 20
+
+
+class BubblewrapExecutor:
+    """The executor over bubblewrap; `folder` holds a folder for each running process."""
+
+    name = "bwrap"
+
+    def __init__(self, program: str, folder: Path) -> None:
+        if not seccomp.has_program():
+            raise ExecError("there is no seccomp program for this machine's architecture")
+        self._program = program
+        self._folder = folder
+        self._namespaces = UserNamespaces()
+        self._lock = threading.Lock()
+        self._shared_copy: str | None = None
+
+    def check(self) -> None:
+        """Start a program that is not there. Raises ExecError where anything else goes wrong."""
+        with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+            process = Process(args=(_NOT_THERE,), env=(), cwd="/", user="0", rootfs=Path(folder))
+            try:
+                code = self.run(process, lambda stream, data: None, threading.Event())
+            except ExecError as error:
+                if error.exit_code == 127:
+                    return
+                raise
+        raise ExecError(f"a program that is not there ended with exit code {code}")
+
+    def start(self, process: Process, output: Callable[[int, bytes], None], *, stdin: bool = False) -> Running:
+        """See Executor."""
+        child = self._start(process, output, stdin)
+        child.begin()
+        return child
+
+    def run(self, process: Process, output: Callable[[int, bytes], None], cancel: threading.Event) -> int:
+        """See Executor."""
+        return self._start(process, output, False).pump(cancel)
+
+    def _start(self, process: Process, output: Callable[[int, bytes], None], stdin: bool) -> Child:
+        sandbox = _Sandbox(self._folder / "runs" / secrets.token_hex(8))
+        with ExitStack() as unless_started, ExitStack() as opened:
+            unless_started.callback(sandbox.remove)
+            user, arguments = sandbox.prepare(process)
+            identity = self._become(user)
+            arguments = [*identity.arguments, *_capabilities(process, user, identity), *arguments]
+            status = os.open(sandbox.status, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, status)
+            passed = [status, *identity.passed]
+            if process.security is not SecurityMode.INSECURE:
+                filters = opened.enter_context(_memory(seccomp.program(frozenset(CAPABILITIES))))
+                arguments += ["--seccomp", str(filters)]
+                passed.append(filters)
+            gate = opened.enter_context(_Gate()) if sandbox.cgroup or (process.ulimit and can_raise()) else None
+            if gate is not None:
+                arguments += ["--block-fd", str(gate.wait), "--info-fd", str(gate.tell)]
+                passed += [gate.wait, gate.tell]
+            told = opened.enter_context(_memory(b"".join(os.fsencode(word) + b"\0" for word in arguments)))
+            # The folder's name in the command line is how the sandbox is found again when we are killed. All else,
+            # above all the environment, is nobody's business.
+            mark = ["--ro-bind-try", str(sandbox.path / "none"), "/none", "--json-status-fd", str(status)]
+            child = Child(
+                [*_lowered(process), identity.program, *mark, "--args", str(told), "--", *process.args],
+                output,
+                sandbox.ended,
+                runtime="bwrap",
+                stdin=stdin,
+                tty=process.tty,
+                controlling=True,
+                environment={"PATH": os.environ.get("PATH", os.defpath)},
+                pass_fds=[*passed, told],
+                ids=identity.ids,
+            )
+            unless_started.pop_all()
+            if gate is not None:
+                _let_through(gate, child, process, sandbox.cgroup)
+        return child
+
+    def _become(self, user: User) -> "_Identity":
+        here = standing()
+        if not here.can_become(user.uid, user.gid):
+            arguments = ("--unshare-user", "--uid", str(user.uid), "--gid", str(user.gid))
+            return _Identity(self._program, arguments)
+        ids = (user.uid, user.gid, user.groups)
+        if user.uid != 0:
+            namespace = self._namespaces.get(self._for_others(), user.uid)
+            return _Identity(self._for_others(), ("--userns", str(namespace)), (namespace,), ids)
+        same = user.gid == os.getegid() and {*user.groups} == {*os.getgroups(), user.gid}
+        return _Identity(self._program, ids=None if same else ids)
+
+    def _for_others(self) -> str:
+        """The program where every user can start it: a copy, if it is in somebody's private folder."""
+        with self._lock:
+            if self._shared_copy is None:
+                self._shared_copy = self._program if _is_open(Path(self._program)) else self._copy()
+            return self._shared_copy
+
+    def _copy(self) -> str:
+        folder = Path(tempfile.mkdtemp(prefix="brickyard-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        package = Path(self._program).parent.parent
+        copy = folder / package.name / "_bin" / "bwrap"
+        copy.parent.mkdir(parents=True)
+        shutil.copy(self._program, copy)
+        # The Python package has the one library that is not on every machine beside it.
+        libraries = package.parent / f"{package.name}.libs"
+        if libraries.is_dir():
+            shutil.copytree(libraries, folder / libraries.name)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+        return str(copy)
+
+
+def _is_open(program: Path) -> bool:
+    """Whether every user can reach and start a program."""
+    with suppress(OSError):
+        return all(path.stat().st_mode & stat.S_IXOTH for path in (program, *program.parents))
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """How bubblewrap is started for a user, and the arguments and open files that it needs for that."""
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    passed: tuple[int, ...] = ()
+    ids: tuple[int, int, Sequence[int]] | None = None
+
+
+def _capabilities(process: Process, user: User, identity: _Identity) -> list[str]:
+    new_namespace = bool(identity.arguments)
+    if process.security is SecurityMode.INSECURE:
+        return ["--cap-add", "ALL"] if new_namespace else []
+    if user.uid != 0:
+        return ["--cap-drop", "ALL"]
+    kept = CAPABILITIES if new_namespace else [name for name in CAPABILITIES if name in own_capabilities()]
+    return ["--cap-drop", "ALL", *(word for name in kept for word in ("--cap-add", name))]
+
+
+def _lowered(process: Process) -> list[str]:
+    """The start of a command line that lowers limits, where we may not change those of another user's process."""
+    if not process.ulimit or can_raise():
+        return []
+    found = shutil.which("prlimit")
+    if found is None:
+        raise ExecError("ulimits need the program prlimit here, which is not installed")
+    return [found, *options(process.ulimit)]
+
+
+class _Sandbox:
+    """The folder of one process, its arguments, and what is to be taken away after it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.status = path / "status"
+        self.cgroup = ""
+        self._args: tuple[str, ...] = ()
+        self._rootfs = Path()
+        self._mountpoints: Mountpoints | None = None
+
+    def prepare(self, process: Process) -> tuple[User, list[str]]:
+        """Make the places of the mounts; gives the user and bubblewrap's arguments. Raises ExecError."""
+        try:
+            self.path.mkdir(parents=True, mode=0o711)
+        except OSError as error:
+            raise ExecError(f"cannot make {self.path}: {error.strerror}") from None
+        rootfs = Path(os.path.realpath(process.rootfs))
+        check_ulimits(process.ulimit)
+        user = find_user(rootfs, process.user)
+        hostname = process.hostname or HOSTNAME
+        self._args, self._rootfs = process.args, rootfs
+        self._mountpoints = tree = Mountpoints(rootfs, recursive=process.remove_mount_stubs)
+        for name in ("proc", "dev", "sys"):
+            tree.system(name)
+        insecure = process.security is SecurityMode.INSECURE
+        arguments = ["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--hostname", hostname]
+        if process.network is NetMode.NONE:
+            arguments.append("--unshare-net")
+        if not process.tty:
+            arguments.append("--new-session")
+        bind = "--dev-bind" if insecure else "--bind"
+        arguments += ["--ro-bind" if process.readonly_root else bind, str(rootfs), "/", *_system(insecure)]
+        mounts = [
+            BindMount("etc/resolv.conf", resolv_conf(self.path), readonly=True),
+            BindMount("etc/hosts", write_hosts(self.path, hostname, process.extra_hosts), readonly=True),
+            *process.mounts,
+        ]
+        for mount in mounts:
+            arguments += _mount(mount, tree.add(mount), tree, bind)
+        cwd = tree.folder(process.cwd, (user.uid, user.gid))
+        if tree.is_temporary(cwd):
+            arguments += ["--dir", f"/{cwd}"]
+        arguments += ["--chdir", os.path.normpath(f"/{process.cwd.lstrip('/')}"), "--clearenv"]
+        for variable in environment(process, user):
+            name, _, value = variable.partition("=")
+            arguments += ["--setenv", name, value]
+        if standing().real_root and (process.cgroup_parent or process.resources != Resources()):
+            self.cgroup = path_of(process.cgroup_parent, self.path.name)
+            (self.path / "cgroup").write_text(self.cgroup)
+            make_cgroup(self.cgroup, process.resources)
+        return user, arguments
+
+    def ended(self, code: int, said: bytes) -> int:
+        """Take everything away; gives the exit code, or raises ExecError where there was no process."""
+        try:
+            exit_code = _exit_code(self.status)
+            if exit_code is not None:
+                return exit_code
+            # Bubblewrap was ended, by a key at the terminal for instance, and what it watched may go on.
+            end_recorded(self.status)
+            message = said.decode("utf-8", "replace").strip()
+            if message.startswith("bwrap: "):
+                raise explain(message.removeprefix("bwrap: "), self._args, "bwrap", self._rootfs)
+            return code
+        finally:
+            self.remove()
+
+    def remove(self) -> None:
+        """Take everything away."""
+        if self._mountpoints is not None:
+            self._mountpoints.close()
+            self._mountpoints = None
+        if self.cgroup:
+            remove_cgroups(self.cgroup)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _system(insecure: bool) -> list[str]:
+    """The file systems that every process has, and what of them it does not see or can't change."""
+    found = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(_SHM_SIZE), "--tmpfs", "/dev/shm"]
+    found += ["--perms", "1777", "--dir", "/dev/mqueue", "--mqueue", "/dev/mqueue"]
+    if insecure:
+        found += ["--dev-bind", "/sys", "/sys"]
+        return found + [word for path, *_ in INSECURE_DEVICES for word in ("--dev-bind-try", path, path)]
+    found += ["--ro-bind", "/sys", "/sys"]
+    for path in MASKED:
+        if os.path.isdir(path):
+            found += ["--tmpfs", path, "--remount-ro", path]
+        elif os.path.exists(path):
+            found += ["--dev-bind", "/dev/null", path]
+    # Bubblewrap has some of these of its own, but leaves out what only root may write.
+    for path in READONLY:
+        if os.path.exists(path):
+            found += ["--ro-bind", path, path]
+    return found
+
+
+def _mount(mount: BindMount, path: str, tree: Mountpoints, bind: str) -> list[str]:
+    if mount.source is not None:
+        return ["--ro-bind" if mount.readonly else bind, str(mount.source), f"/{path}"]
+    size = ["--size", str(mount.size)] if mount.size else []
+    readonly = ["--remount-ro", f"/{path}"] if mount.readonly else []
+    return ["--perms", f"{tree.modes.get(path, NEW_TMPFS_MODE):o}", *size, "--tmpfs", f"/{path}", *readonly]
+
+
+def _exit_code(status: Path) -> int | None:
+    """The exit code that bubblewrap has written, None where it had no process or was ended itself."""
+    for entry in _entries(status):
+        if isinstance(code := entry.get("exit-code"), int):
+            return code
+    return None
+
+
+def _entries(status: Path) -> list[dict[str, Any]]:
+    with suppress(OSError, ValueError):
+        return [json.loads(line) for line in status.read_text().splitlines()]
+    return []
+
+
+@contextmanager
+def _memory(data: bytes) -> Iterator[int]:
+    """An open file in memory, at its start."""
+    handle = os.memfd_create("bwrap", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, data)
+        os.lseek(handle, 0, os.SEEK_SET)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+class _Gate:
+    """Two pipes: the process waits at one until it is let through, the other tells its process id."""
+
+    def __init__(self) -> None:
+        self.wait, self._open = os.pipe2(os.O_CLOEXEC)
+        self._told, self.tell = os.pipe2(os.O_CLOEXEC)
+
+    def __enter__(self) -> "_Gate":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in (self.wait, self._open, self._told, self.tell):
+            if end >= 0:
+                os.close(end)
+
+    def pid(self) -> int | None:
+        """The id of the process that waits, None where there is none."""
+        os.close(self.tell)
+        self.tell = -1
+        with suppress(ValueError, KeyError, TypeError), open(os.dup(self._told), encoding="ascii") as answer:
+            return int(json.load(answer)["child-pid"])
+        return None
+
+    def open(self) -> None:
+        """Let it go on."""
+        os.write(self._open, b"\0")
+
+
+def _let_through(gate: _Gate, child: Child, process: Process, cgroup: str) -> None:
+    """Limit the process that waits, then let it go on. Raises ExecError."""
+    pid = gate.pid()
+    if pid is None:
+        return
+    try:
+        set_ulimits(pid, process.ulimit if can_raise() else ())
+        if cgroup:
+            join(cgroup, pid)
+        gate.open()
+    except OSError as error:
+        child.kill()
+        with suppress(ExecError):
+            child.pump(None)
+        raise ExecError(f"cannot limit the process: {error.strerror}") from None

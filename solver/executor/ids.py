@@ -1,0 +1,46 @@
+"""What this process may be to the kernel: root, root of a user namespace, or a plain user."""
+
+import functools
+import os
+from dataclasses import dataclass
+
+from .confinement import own_capabilities
+
+# A range of ids: its first one here, its first one outside, how many.
+Range = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether this process can mount and become other users, and the ids that exist for it."""
+
+    privileged: bool
+    uids: tuple[Range, ...]
+    gids: tuple[Range, ...]
+
+    @property
+    def real_root(self) -> bool:
+        """Root of the machine: privileged, and in no user namespace but the first."""
+        return self.privileged and self.uids == ((0, 0, 0xFFFFFFFF),)
+
+    def can_become(self, uid: int, gid: int) -> bool:
+        """Whether a process can be given these ids without a user namespace of its own."""
+        return self.privileged and _within(uid, self.uids) and _within(gid, self.gids)
+
+
+@functools.cache
+def standing() -> Standing:
+    """That of this process."""
+    needed = {"CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"}
+    privileged = os.geteuid() == 0 and needed <= own_capabilities()
+    return Standing(privileged, _ranges("/proc/self/uid_map"), _ranges("/proc/self/gid_map"))
+
+
+def _ranges(path: str) -> tuple[Range, ...]:
+    with open(path, encoding="ascii") as table:
+        rows = [tuple(int(field) for field in line.split()) for line in table]
+    return tuple((row[0], row[1], row[2]) for row in rows if len(row) == 3)
+
+
+def _within(number: int, ranges: tuple[Range, ...]) -> bool:
+    return any(first <= number < first + count for first, _, count in ranges)

@@ -1,0 +1,210 @@
+"""Processes run by an OCI runtime, crun or runc, from a bundle that is made for each."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...llb.ops import SecurityMode
+from .base import BindMount, ExecError, Process, Running
+from .cgroups import path_of, remove_cgroups
+from .explain import explain
+from .files import HOSTNAME, resolv_conf, write_hosts
+from .ids import standing
+from .limits import check_ulimits
+from .mountpoints import NEW_TMPFS_MODE, Mountpoints
+from .mounts import bind_nodev, unmount
+from .running import Child
+from .spec import config
+from .users import find_user
+
+_EXEC_FAILURE = re.compile(r"exec (container process .*`.+`|/.+|failed): .+")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How a runtime is called here.
+
+    `prefix` goes before the program, `options` before its command; `outer_ids` are the ids that a user namespace's
+    are mapped to; `cgroups` says whether it can make control groups.
+    """
+
+    name: str
+    program: str
+    prefix: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    outer_ids: tuple[int, int] = (0, 0)
+    cgroups: bool = False
+
+    @property
+    def root_only(self) -> bool:
+        """Whether root is the only user that it makes a user namespace for."""
+        return self.name == "runc"
+
+
+class OCIExecutor:
+    """The executor over an OCI runtime; `folder` holds a folder for each running process, and the runtime's state."""
+
+    def __init__(self, runtime: Runtime, folder: Path) -> None:
+        self.name = runtime.name
+        self._runtime = runtime
+        self._folder = folder
+        self._state = folder / "state"
+        self._state.mkdir(parents=True, exist_ok=True)
+
+    def start(self, process: Process, output: Callable[[int, bytes], None], *, stdin: bool = False) -> Running:
+        """See Executor."""
+        child = self._start(process, output, stdin)
+        child.begin()
+        return child
+
+    def run(self, process: Process, output: Callable[[int, bytes], None], cancel: threading.Event) -> int:
+        """See Executor."""
+        return self._start(process, output, False).pump(cancel)
+
+    def _start(self, process: Process, output: Callable[[int, bytes], None], stdin: bool) -> Child:
+        bundle = _Bundle(self._runtime, self._folder / "runs" / secrets.token_hex(8), self._state)
+        try:
+            bundle.prepare(process)
+            return Child(
+                bundle.command(),
+                output,
+                bundle.ended,
+                runtime=self.name,
+                stdin=stdin,
+                tty=process.tty,
+                passes_size_on=True,
+                environment=_environment(),
+            )
+        except BaseException:
+            bundle.remove()
+            raise
+
+
+def _environment() -> Mapping[str, str]:
+    """The runtime's own: none of ours, which could tell it about sockets and files that are not meant for it."""
+    return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+class _Bundle:
+    """The folder of one process: its config and log, and what is mounted into it."""
+
+    def __init__(self, runtime: Runtime, path: Path, state: Path) -> None:
+        self._runtime = runtime
+        self._path = path
+        self._state = state
+        self._log = path / "log"
+        self._args: tuple[str, ...] = ()
+        self._rootfs = Path()
+        self._cgroup = ""
+        self._bound: Path | None = None
+        self._mountpoints: Mountpoints | None = None
+
+    def prepare(self, process: Process) -> None:
+        """Write the config, and make the places of the mounts. Raises ExecError."""
+        try:
+            self._path.mkdir(parents=True, mode=0o711)
+        except OSError as error:
+            raise ExecError(f"cannot make {self._path}: {error.strerror}") from None
+        rootfs = Path(os.path.realpath(process.rootfs))
+        check_ulimits(process.ulimit)
+        user = find_user(rootfs, process.user)
+        process = replace(process, hostname=process.hostname or HOSTNAME)
+        self._args, self._rootfs = process.args, rootfs
+        mounts = [
+            BindMount("etc/resolv.conf", resolv_conf(self._path), readonly=True),
+            BindMount("etc/hosts", write_hosts(self._path, process.hostname, process.extra_hosts), readonly=True),
+            *process.mounts,
+        ]
+        self._mountpoints = Mountpoints(rootfs, recursive=process.remove_mount_stubs)
+        for name in ("proc", "dev", "sys"):
+            self._mountpoints.system(name)
+        placed: list[tuple[BindMount, int]] = []
+        for mount in mounts:
+            path = self._mountpoints.add(mount)
+            placed.append((replace(mount, dest=path), self._mountpoints.modes.get(path, NEW_TMPFS_MODE)))
+        self._mountpoints.folder(process.cwd, (user.uid, user.gid))
+        here = standing()
+        if self._runtime.root_only and user.uid != 0 and not here.can_become(user.uid, user.gid):
+            raise ExecError(f"{self._runtime.name} cannot become uid {user.uid} without root; crun and bwrap can")
+        if self._runtime.cgroups:
+            self._cgroup = path_of(process.cgroup_parent, self._path.name)
+            (self._path / "cgroup").write_text(self._cgroup)
+        elif here.real_root and process.security is not SecurityMode.INSECURE:
+            self._bound = self._path / "rootfs"
+            self._bound.mkdir()
+            bind_nodev(rootfs, self._bound)
+            rootfs = self._bound
+        form = config(process, user, placed, rootfs, here, self._runtime.outer_ids, self._cgroup)
+        (self._path / "config.json").write_text(json.dumps(form, separators=(",", ":")))
+
+    def command(self) -> list[str]:
+        """The runtime's command line."""
+        runtime = self._runtime
+        return [
+            *runtime.prefix,
+            runtime.program,
+            f"--root={self._state}",
+            f"--log={self._log}",
+            "--log-format=json",
+            *runtime.options,
+            "run",
+            f"--bundle={self._path}",
+            self._path.name,
+        ]
+
+    def ended(self, code: int, said: bytes) -> int:
+        """Take everything away; gives the exit code, or raises ExecError with what the runtime says of a failure."""
+        try:
+            failure = _failure(self._log) or (_last_words(said) if code else "")
+            if failure:
+                raise explain(failure, self._args, self._runtime.name, self._rootfs)
+            return code
+        finally:
+            self.remove()
+
+    def remove(self) -> None:
+        """Take everything away."""
+        if self._mountpoints is not None:
+            self._mountpoints.close()
+            self._mountpoints = None
+        if self._bound is not None:
+            unmount(self._bound)
+            self._bound = None
+        # There only where the runtime was killed.
+        left = self._state / self._path.name
+        if left.exists():
+            shutil.rmtree(left, ignore_errors=True)
+            if self._cgroup:
+                remove_cgroups(self._cgroup)
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _last_words(said: bytes) -> str:
+    """What the runtime's half of the new process says itself, when the program is there but can't be started."""
+    text = said.decode("utf-8", "replace").strip()
+    text = _last_error([text]) or text
+    return text if _EXEC_FAILURE.fullmatch(text) else ""
+
+
+def _failure(log: Path) -> str:
+    """The last error of a runtime's log, empty where there is none."""
+    with suppress(OSError), open(log, encoding="utf-8", errors="replace") as lines:
+        return _last_error(lines)
+    return ""
+
+
+def _last_error(lines: Iterable[str]) -> str:
+    failure = ""
+    for line in lines:
+        with suppress(ValueError, AttributeError):
+            entry = json.loads(line)
+            if entry.get("level") in ("error", "fatal"):
+                failure = str(entry.get("msg", "")) or failure
+    return failure

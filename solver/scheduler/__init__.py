@@ -1,0 +1,1 @@
+"""Which vertex runs when."""

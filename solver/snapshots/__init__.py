@@ -1,0 +1,1 @@
+"""File systems as layers of changes."""
