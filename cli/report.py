@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..grammar.errors import SourceError
+from ..grammar.errors import excerpt as excerpt_of
 
 if TYPE_CHECKING:
     from ..wire.pb import control_pb2, errdefs_pb2, ops_pb2
@@ -13,8 +14,11 @@ _RULE = "-" * 20
 
 def print_error(error: Exception, stream: TextIO) -> None:
     """Print the error: the lines of the user's file it comes from, `ERROR: …`, and a hint where there is one."""
-    for source in _sources(error):
+    sources = _sources(error)
+    for source in sources:
         print(source_excerpt(source), end="", file=stream)
+    if not sources and (place := next(filter(None, map(_place, _chain(error))), "")):
+        print(place, file=stream)
     print(f"ERROR: {message(error)}", file=stream)
     hint = next((text for one in _chain(error) if (text := getattr(one, "hint", ""))), "")
     if hint:
@@ -45,6 +49,15 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
 
 def _sources(error: Exception) -> Sequence["errdefs_pb2.Source"]:
     return next((found for one in _chain(error) if (found := getattr(one, "sources", ()))), ())
+
+
+def _place(error: BaseException) -> str:
+    """For an error that a frontend found in a file: the file's name and line, the lines around it, and a caret."""
+    filename, data = getattr(error, "filename", ""), getattr(error, "source", None)
+    if not isinstance(error, SourceError) or error.location is None or not isinstance(data, bytes):
+        return ""
+    shown = excerpt_of(SourceError("", error.location), data.decode(errors="replace"), filename).split("\n")
+    return "\n".join([shown[0].rstrip(": "), *shown[1:]])
 
 
 def source_excerpt(source: "errdefs_pb2.Source") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from brickyard.cli.report import excerpt, message, print_error, print_warnings, source_excerpt
 from brickyard.client.errors import ClientError
-from brickyard.grammar.errors import SourceError
+from brickyard.grammar.errors import Location, SourceError
 from brickyard.wire.pb import control_pb2, errdefs_pb2
 
 DOCKERFILE = "FROM base\nRUN one\nRUN two && \\\n  three\n\nRUN four\n"
@@ -76,3 +76,16 @@ def test_warnings() -> None:
     print_warnings([warning, warning], out, details=True)
     assert out.getvalue().startswith("\n 2 warnings found:\n - Rule: text\nwhy\nMore info: https://example.com\n")
     assert "   2 | >>> RUN one" in out.getvalue()
+
+
+def test_an_error_in_a_file_shows_the_place() -> None:
+    class InFile(SourceError):
+        filename, source = "Dockerfile", b"FROM a\nCOPPY b c"
+
+    error = InFile("unknown instruction: COPPY", Location(2, 2, 0, 5), "did you mean COPY?")
+    out = io.StringIO()
+    print_error(error, out)
+    assert out.getvalue() == (
+        "Dockerfile:2\n   1 | FROM a\n > 2 | COPPY b c\n     | ^^^^^\n"
+        "ERROR: unknown instruction: COPPY\nhint: did you mean COPY?\n"
+    )
