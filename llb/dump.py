@@ -67,6 +67,7 @@ def _json(definition: ops_pb2.Definition, ops: list[bytes], head: str) -> str:
 
 def _dot(digests: dict[Vertex, str], head: str) -> str:
     shapes = {"source": "ellipse", "exec": "box", "file": "note", "merge": "invtriangle", "diff": "doublecircle"}
+    shapes |= {"build": "component", "passthrough": "cds"}
     lines = ["digraph {"]
     for vertex, digest in digests.items():
         label = json.dumps(_title(vertex), ensure_ascii=False)

@@ -8,6 +8,7 @@ from .graph import EncodedVertex, LinuxResources, Metadata, Output, ProgressGrou
 from .marshal import digest_of
 from .ops import (
     EMPTY,
+    BuildOp,
     CacheSharing,
     CDIDevice,
     ChownOpt,
@@ -26,6 +27,7 @@ from .ops import (
     MountType,
     NetMode,
     OpKind,
+    PassthroughOp,
     ProxyEnv,
     Rm,
     SecretEnv,
@@ -167,6 +169,14 @@ def _vertex(message: pb.Op, inputs: list[Output], metadata: Metadata, name: str)
     elif kind == "diff":
         op = DiffOp(message.diff.lower.input, message.diff.upper.input)
         used = [op.lower, op.upper]
+    elif kind == "build":
+        op = _build(message.build, name)
+        used = [op.definition]
+    elif kind == "passthrough":
+        op = PassthroughOp(message.passthrough.id, tuple(message.passthrough.outputs))
+        if not op.id or not op.outputs or min(op.outputs) < 0:
+            raise DefinitionError(f"{name}: a passthrough op without id, or with outputs that are no inputs")
+        used = list(op.outputs)
     else:
         raise DefinitionError(f"{name}: an op of kind {kind or 'unknown'!r} is not supported")
     if any(position >= len(inputs) or position < EMPTY for position in used):
@@ -176,6 +186,16 @@ def _vertex(message: pb.Op, inputs: list[Output], metadata: Metadata, name: str)
         p = message.platform
         platform = Platform(p.OS, p.Architecture, p.Variant, p.OSVersion, tuple(p.OSFeatures))
     return Vertex(op, inputs, platform, metadata)
+
+
+def _build(message: pb.BuildOp, name: str) -> BuildOp:
+    if message.builder != EMPTY:
+        raise DefinitionError(f"{name}: a build op with a builder of its own is not supported")
+    wanted = "buildkit.llb.definition"
+    if wanted not in message.inputs:
+        raise DefinitionError(f"{name}: a build op without the input {wanted}")
+    filename = message.attrs.get("llb.filename", "") or f"/{wanted}"
+    return BuildOp(message.inputs[wanted].input, filename)
 
 
 def _exec(message: pb.ExecOp) -> ExecOp:

@@ -15,6 +15,7 @@ from . import caps
 from .graph import EncodedVertex, Metadata, Output, SourceRange, Vertex
 from .ops import (
     EMPTY,
+    BuildOp,
     ChownOpt,
     Copy,
     DiffOp,
@@ -166,9 +167,16 @@ def encode(vertex: Vertex, digests: Mapping[Vertex, str]) -> bytes:
     elif isinstance(op, MergeOp):
         for position in op.inputs:
             body.merge.inputs.add(input=position)
-    else:
+    elif isinstance(op, DiffOp):
         body.diff.lower.input = op.lower
         body.diff.upper.input = op.upper
+    elif isinstance(op, BuildOp):
+        body.build.builder = EMPTY
+        body.build.inputs["buildkit.llb.definition"].input = places[op.definition]
+        body.build.attrs["llb.filename"] = op.filename
+    else:
+        body.passthrough.id = op.id
+        body.passthrough.outputs.extend(places[position] for position in op.outputs)
     return head.SerializeToString(deterministic=True) + body.SerializeToString(deterministic=True)
 
 

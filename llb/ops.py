@@ -274,7 +274,31 @@ class DiffOp:
     upper: int
 
 
-type_names = {ExecOp: "exec", SourceOp: "source", FileOp: "file", MergeOp: "merge", DiffOp: "diff"}
+@dataclass(frozen=True, slots=True)
+class BuildOp:
+    """Solve a definition that is a file of input number `definition`, and give its result (`pb.BuildOp`)."""
+
+    definition: int
+    filename: str = "/buildkit.llb.definition"
+
+
+@dataclass(frozen=True, slots=True)
+class PassthroughOp:
+    """Some of the inputs again, once all of them are there."""
+
+    id: str
+    outputs: tuple[int, ...]
+
+
+type_names = {
+    ExecOp: "exec",
+    SourceOp: "source",
+    FileOp: "file",
+    MergeOp: "merge",
+    DiffOp: "diff",
+    BuildOp: "build",
+    PassthroughOp: "passthrough",
+}
 """The protocol's name of each kind of op."""
 
-OpKind = ExecOp | SourceOp | FileOp | MergeOp | DiffOp
+OpKind = ExecOp | SourceOp | FileOp | MergeOp | DiffOp | BuildOp | PassthroughOp

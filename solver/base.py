@@ -13,7 +13,7 @@ from ..oci.platform import Platform
 from ..wire.session import Session
 
 if TYPE_CHECKING:
-    from ..wire.pb import errdefs_pb2, gateway_pb2
+    from ..wire.pb import errdefs_pb2, gateway_pb2, ops_pb2
     from .cache.store import CacheStore
     from .content.store import ContentStore
     from .executor.base import Executor
@@ -84,13 +84,19 @@ class Selection:
     also: tuple["Selection", ...] = ()
 
 
+def no_builds(definition: "ops_pb2.Definition", cancel: threading.Event) -> Result:
+    """What a context without a build solves: nothing."""
+    raise SolveError("a definition can be solved as a part of a build only")
+
+
 @dataclass(slots=True)
 class Context:
     """What an op, a source or an exporter works with.
 
     `log` takes the stream (1 stdout, 2 stderr) and bytes. `progress` takes the name of a part of the work, how far it
     has come and the total, in bytes or files: both 0 for a part without numbers that begins, a negative `current` for
-    its end (`step` does both). What reaches the total has ended. Calls may be frequent: they are thinned out.
+    its end (`step` does both). What reaches the total has ended. Calls may be frequent: they are thinned out. `solve`
+    solves another definition as a part of the same build, until its event is set.
     """
 
     root: Path
@@ -104,6 +110,7 @@ class Context:
     log: Callable[[int, bytes], None] = lambda stream, data: None
     progress: Callable[[str, int, int], None] = lambda name, current, total: None
     entitlements: frozenset[str] = frozenset()
+    solve: Callable[["ops_pb2.Definition", threading.Event], Result] = no_builds
     registry: Callable[[], Any] = lambda: None
 
     def check(self) -> None:

@@ -63,6 +63,7 @@ class Build:
     def __init__(
         self, context: Context, reporter: Reporter, shared: Shared, policy: policy_pb2.Policy | None = None
     ) -> None:
+        context = replace(context, solve=lambda definition, cancel: self.ref(definition).result(cancel))
         self.context = context
         self.reporter = reporter
         self.shared = shared

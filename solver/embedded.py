@@ -54,7 +54,9 @@ class EmbeddedSolver:
         self._executor: Executor | None = None
         self._executor_lock = threading.Lock()
         self._shared: Shared | None = None
-        self._cancels: set[threading.Event] = set()
+        self._closed = False
+        self._running: set[tuple[threading.Event, threading.Event]] = set()
+        """What stops each call that runs, and what says that it has ended."""
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._release_lock = _lock(root / "lock", lock_seconds)
@@ -174,16 +176,18 @@ class EmbeddedSolver:
             finally:
                 ended.set()
 
-        self._cancels.add(cancel)
+        self._running.add((cancel, ended))
         threading.Thread(target=work, name="build").start()
         try:
-            ended.wait()
+            # A signal may come to another thread, and then wakes this one only when it looks.
+            while not ended.wait(0.2):
+                continue
         except BaseException:
             cancel.set()
             ended.wait()
             raise
         finally:
-            self._cancels.discard(cancel)
+            self._running.discard((cancel, ended))
         if failed:
             raise failed[0]
         return outcome[0]
@@ -201,9 +205,15 @@ class EmbeddedSolver:
         return Usage(self.root, self.cache, self.snapshots, self.content, self.leases).prune(request)
 
     def close(self) -> None:
-        """Stop what runs and give the folder back."""
-        for cancel in list(self._cancels):
+        """Stop what runs and give the folder back; a second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        running = list(self._running)
+        for cancel, _ in running:
             cancel.set()
+        for _, ended in running:
+            ended.wait()
         self.snapshots.close()
         self.cache.close()
         self._release_lock()

@@ -1,14 +1,15 @@
 """Which blobs a snapshot stands for, and which snapshot a stack of layers: kept beside the cache's records.
 
 Items of kind `layer` have the key `SNAPSHOT:FORM`, where the form `first` is the blob that a snapshot was made from or
-was first exported as, and others are named by compression and level; `chain` maps a chain id to its snapshot.
+was first exported as, and others are named by compression and level; `chain` maps a chain id to its snapshot, `sources`
+a blob's digest to the repositories that are known to hold it.
 """
 
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..oci.descriptor import Descriptor
 from .base import Context
@@ -17,33 +18,27 @@ FIRST = "first"
 """The form under which the blob stands that is exported unless another compression is forced."""
 
 
+_SOURCES = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A blob of a snapshot.
-
-    `sources` are the repositories (`domain/path`) known to hold it: a push to the same registry can mount it. `own`
-    says that the tar was made here, of the snapshot, and would come out the same again.
-    """
+    """A blob of a snapshot; `own` says that its tar was made here, and would come out the same again."""
 
     descriptor: Descriptor
     diff_id: str
-    sources: tuple[str, ...] = ()
     own: bool = False
 
     def to_json(self) -> bytes:
         """The stored form; `digest` names the blob for whoever drops unused ones."""
-        value = self.descriptor.to_json() | {
-            "diff_id": self.diff_id,
-            "sources": list(self.sources),
-            "own": self.own,
-        }
+        value = self.descriptor.to_json() | {"diff_id": self.diff_id, "own": self.own}
         return json.dumps(value, separators=(",", ":")).encode()
 
     @staticmethod
     def from_json(data: bytes) -> "Layer":
         """Read the stored form. Raises ValueError."""
         value = json.loads(data)
-        return Layer(Descriptor.from_json(value), str(value["diff_id"]), tuple(value["sources"]), bool(value["own"]))
+        return Layer(Descriptor.from_json(value), str(value["diff_id"]), bool(value["own"]))
 
 
 def get_layer(context: Context, snapshot: str, form: str = FIRST) -> Layer | None:
@@ -60,10 +55,17 @@ def set_layer(context: Context, snapshot: str, layer: Layer, form: str = FIRST) 
     context.cache.set_value("layer", f"{snapshot}:{form}", layer.to_json())
 
 
-def add_source(context: Context, snapshot: str, layer: Layer, repository: str, form: str = FIRST) -> None:
+def get_sources(context: Context, digest: str) -> tuple[str, ...]:
+    """The repositories (`domain/path`) that are known to hold a blob: a push to the same registry can mount it."""
+    data = context.cache.get_value("sources", digest)
+    return tuple(data.decode().split()) if data else ()
+
+
+def add_source(context: Context, digest: str, repository: str) -> None:
     """Note one more repository that holds a blob."""
-    if repository not in layer.sources:
-        set_layer(context, snapshot, replace(layer, sources=(*layer.sources, repository)), form)
+    known = get_sources(context, digest)
+    if repository not in known:
+        context.cache.set_value("sources", digest, " ".join([*known, repository][-_SOURCES:]).encode())
 
 
 def snapshot_of_chain(context: Context, chain_id: str) -> str | None:

@@ -288,6 +288,7 @@ class Usage:
             self._cache.remove_values(kind, gone)
         chains = self._cache.values("chain")
         self._cache.remove_values("chain", [key for key, value in chains if value.decode() not in there])
+        self._cache.remove_values("sources", [key for key, _ in self._cache.values("sources") if key not in used])
         for _, value in self._cache.values("image"):
             used.update(digest.decode() for digest in _DIGEST.findall(value))
         self._drop_blobs(used, everything=everything)

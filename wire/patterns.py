@@ -5,10 +5,11 @@ Source: the behaviour of moby/patternmatcher, which every client and daemon of t
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _PLAIN = re.compile(r"[^*?\[\]\\]*\Z")
+_STAR = "[^/]*"
 
 
 class PatternError(ValueError):
@@ -29,20 +30,33 @@ def match(pattern: str, name: str) -> bool:
 def translate(pattern: str, *, double_star: bool) -> str:
     """The regular expression of a pattern, to be matched in full. Raises PatternError."""
     if not double_star:
-        return _translated(pattern, 0)
-    parts = re.split(r"(\*\*/?)", pattern) if "\\" not in pattern and "[" not in pattern else _stars(pattern)
-    out = []
-    for index, part in enumerate(parts):
-        if index % 2 == 0:
-            out.append(_translated(part, 0))
-        elif index == len(parts) - 2 and not parts[-1]:
+        return _joined(_tokens(pattern))
+    parts = _parts(pattern)
+    out = [_joined(_tokens(parts[0]))]
+    for index in range(1, len(parts), 2):
+        star, text = parts[index], _joined(_tokens(parts[index + 1]))
+        last = index == len(parts) - 2
+        if last and not parts[-1]:
             out.append("(?s:.*)")
-        elif part == "**" and index == 1 and not parts[0] and _PLAIN.match("".join(parts[2:])):
+        elif star == "**" and index == 1 and not parts[0] and _PLAIN.match("".join(parts[2:])):
             # A leading `**` before plain text is a comparison of the path's end.
-            out.append("(?s:.*)")
+            out.append("(?s:.*)" + text)
+        elif not last and parts[index + 1].endswith("/"):
+            # The first folders that match will do: what comes after them, the next `**` can take.
+            out.append(f"(?>(?:(?s:.*?)/)??{text})")
         else:
-            out.append("(?:(?s:.*)/)?")
+            out.append("(?:(?s:.*)/)?" + text)
     return "".join(out)
+
+
+def _ambiguous(parts: list[str]) -> bool:
+    """Whether a regular expression for these parts could try very many ways: two `**` that follow parts of names."""
+    return sum(bool(text) and not text.endswith("/") for text in parts[:-1:2]) > 1
+
+
+def _parts(pattern: str) -> list[str]:
+    """The text around the occurrences of `**` and `**/`, and these, in turns. Raises PatternError."""
+    return re.split(r"(\*\*/?)", pattern) if "\\" not in pattern and "[" not in pattern else _stars(pattern)
 
 
 def _stars(pattern: str) -> list[str]:
@@ -62,12 +76,14 @@ def _stars(pattern: str) -> list[str]:
     return [*parts, pattern[start:]]
 
 
-def _translated(pattern: str, position: int) -> str:
+def _tokens(pattern: str) -> list[str]:
+    """A pattern without `**` as regular expressions, each for one character or for a star. Raises PatternError."""
     out: list[str] = []
+    position = 0
     while position < len(pattern):
         char = pattern[position]
         if char == "*":
-            out.append("[^/]*")
+            out.append(_STAR)
         elif char == "?":
             out.append("[^/]")
         elif char == "[":
@@ -82,7 +98,23 @@ def _translated(pattern: str, position: int) -> str:
                 char = pattern[position]
             out.append(re.escape(char))
         position += 1
-    return "".join(out)
+    return out
+
+
+def _joined(tokens: list[str]) -> str:
+    """The regular expression of tokens, which takes a time that doesn't grow with every star.
+
+    Each star but the last takes as little as it can, for good: what it leaves over, the next one can take.
+    """
+    pieces = [""]
+    for token in tokens:
+        if token == _STAR:
+            pieces.append("")
+        else:
+            pieces[-1] += token
+    if len(pieces) == 1:
+        return pieces[0]
+    return pieces[0] + "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1]) + _STAR + pieces[-1]
 
 
 def _bracket(pattern: str, start: int) -> tuple[str, int]:
@@ -134,18 +166,76 @@ class Pattern:
         return None if re.search(r"[*\[\]?^\\]", text) else text
 
 
+class _Steps:
+    """A pattern that is followed part by part: all places in a path that it can have come to, as the bits of a number.
+
+    For what `_ambiguous` finds: there a regular expression would try every way on its own.
+    """
+
+    def __init__(self, parts: list[str]) -> None:
+        self._texts = [[(token, re.compile(token, re.DOTALL)) for token in _tokens(text)] for text in parts[::2]]
+
+    def ends(self, path: str) -> int:
+        """The places in the path, from 0 to its length, where a match from its start can end."""
+        whole = (1 << (len(path) + 1)) - 1
+        slashes = sum(1 << index for index, char in enumerate(path) if char == "/")
+        masks: dict[str, int] = {}
+        places = 1
+        for number, text in enumerate(self._texts):
+            if number:
+                after = whole & -(places & -places)
+                # A `**` at the end takes anything, and any other one nothing or all up to a slash.
+                at_end = number == len(self._texts) - 1 and not text
+                places = after if at_end else places | (slashes & after) << 1
+            for token, regex in text:
+                if token not in masks:
+                    masks[token] = sum(1 << index for index, char in enumerate(path) if regex.match(char))
+                places = _spread(places, slashes, whole) if token == _STAR else (places & masks[token]) << 1
+            if not places:
+                return 0
+        return places
+
+    def matches(self, path: str) -> bool:
+        """Whether the whole path matches."""
+        return bool(self.ends(path) >> len(path) & 1)
+
+    def matches_above(self, path: str) -> bool:
+        """Whether the path, or a folder that it is in, matches."""
+        return any(path[index] == "/" for index in _bits(self.ends(path), len(path))) or self.matches(path)
+
+
+def _spread(places: int, slashes: int, whole: int) -> int:
+    """The places that a star leads to: each up to the next slash."""
+    out = places
+    free = whole & ~slashes
+    while (more := (out & free) << 1 & whole & ~out) != 0:
+        out |= more
+    return out
+
+
+def _bits(places: int, end: int) -> Iterator[int]:
+    """The places before `end`."""
+    places &= (1 << end) - 1
+    while places:
+        yield (places & -places).bit_length() - 1
+        places &= places - 1
+
+
 class _Group:
     """Neighbours in a list that are all negated or all not: whichever of them matches, the outcome is the same."""
 
     def __init__(self, patterns: list[Pattern]) -> None:
         self.negated = patterns[0].negated
         exact, names, rest = set(), set(), []
+        self._steps: list[_Steps] = []
         for pattern in patterns:
             text = pattern.text
             if _PLAIN.match(text):
                 exact.add(text)
             elif text.startswith("**/") and _PLAIN.match(text[3:]) and "/" not in text[3:]:
                 names.add(text[3:])
+            elif _ambiguous(parts := _parts(text)):
+                self._steps.append(_Steps(parts))
             else:
                 rest.append(translate(text, double_star=True))
         self._exact = frozenset(exact)
@@ -153,18 +243,22 @@ class _Group:
         alternatives = "|".join(rest)
         self._rest = re.compile(alternatives).fullmatch if rest else None
         every = [*rest, *map(re.escape, sorted(exact)), *(f"(?:(?s:.*)/)?{re.escape(name)}" for name in sorted(names))]
-        self._deep = f"(?:{'|'.join(every)})(?:/(?s:.*))?"
+        self._deep = f"(?:{'|'.join(every) or '(?!)'})(?:/(?s:.*))?"
         self._deep_match: re.Pattern[str] | None = None
 
     def matches(self, path: str, name: str) -> bool:
         """Whether one of them matches just this path, whose last part is `name`."""
-        return path in self._exact or name in self._names or (self._rest is not None and self._rest(path) is not None)
+        if path in self._exact or name in self._names or (self._rest is not None and self._rest(path) is not None):
+            return True
+        return any(steps.matches(path) for steps in self._steps)
 
     def matches_above(self, path: str) -> bool:
         """Whether one of them matches this path or a folder that it is in."""
         if self._deep_match is None:
             self._deep_match = re.compile(self._deep)
-        return self._deep_match.fullmatch(path) is not None
+        if self._deep_match.fullmatch(path) is not None:
+            return True
+        return any(steps.matches_above(path) for steps in self._steps)
 
 
 def _prefixes(patterns: Iterable[Pattern]) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
 """Comments that describe an ARG or a stage: `# name what it is for`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...grammar.dockerfile.tree import Instruction
 
@@ -10,3 +10,11 @@ def described(node: Instruction, names: Sequence[str]) -> bool:
     if not node.comments or not names:
         return True
     return node.comments[-1].split(" ")[0] in names
+
+
+def doc_comment(comments: Iterable[str], name: str) -> str:
+    """What a comment before an instruction says of a stage or an arg: `# name what it is for`."""
+    for comment in comments:
+        if name and comment.startswith(f"{name} "):
+            return comment[len(name) + 1 :]
+    return ""

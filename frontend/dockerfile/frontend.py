@@ -8,6 +8,7 @@ from functools import partial
 from ...grammar.dockerfile.directives import detect_syntax
 from ...grammar.errors import SourceError
 from ...llb.bridge import Bridge, BridgeError, FrontendCall
+from ...llb.caps import CapError
 from ...llb.graph import Output
 from ...llb.marshal import SourceFile
 from ...oci.platform import Platform, format_all, host, normalize
@@ -106,13 +107,9 @@ class _Resolver:
 
     def prefetch(self, images: Sequence[tuple[str, Platform, str]]) -> None:
         wanted = [image for image in images if not named_contexts.is_given(self._client.opts, *image[:2])]
-        if len(wanted) > 1:
-            together([partial(self._try, *image) for image in wanted])
-
-    def _try(self, reference: str, platform: Platform, log_name: str) -> None:
-        """Ask for an image; a failure is told when it is asked for again."""
-        with suppress(SourceError, BridgeError):
-            self.image(reference, platform, log_name)
+        if wanted:
+            # The ignore file is needed a moment later, and comes from elsewhere.
+            together([*(partial(_quietly, self.image, *image) for image in wanted), partial(_quietly, self.ignored)])
 
     def named_context(self, name: str, platform: Platform, paths: Callable[[], Sequence[str]]) -> NamedContext | None:
         return named_contexts.find(self._context, name, platform, self._mode, paths)
@@ -127,6 +124,12 @@ class _Resolver:
         from .epoch import epoch_of
 
         return epoch_of(self._client, source, log_name)
+
+
+def _quietly(call: Callable[..., object], *args: object) -> None:
+    """Ask for something that is asked for again, which is when a failure is told."""
+    with suppress(SourceError, BridgeError, CapError):
+        call(*args)
 
 
 class _Build:

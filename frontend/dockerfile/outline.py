@@ -1,6 +1,5 @@
 """What a build asks of its caller: the args, secrets and ssh agents of a target, for `frontend.outline`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 Lines = tuple[int, int]
@@ -51,11 +50,3 @@ class Outline:
             if name in self.args:
                 pending.extend(self.args[name].needs)
         return found
-
-
-def described(comments: Iterable[str], name: str) -> str:
-    """What a comment before an instruction says of a stage or an arg: `# name what it is for`."""
-    for comment in comments:
-        if name and comment.startswith(f"{name} "):
-            return comment[len(name) + 1 :]
-    return ""

@@ -19,10 +19,12 @@ from ..gateway.client import UNIMPLEMENTED
 from ..gateway.status import line_ranges, text_of
 from ..lint.linter import Warning
 from .command import Stage
-from .convert import convert, read_stages
+from .convert import convert
+from .descriptions import doc_comment
 from .gojson import dumps
 from .options import ConvertOptions, Resolver
-from .outline import Outline, Wanted, described
+from .outline import Outline, Wanted
+from .reading import read_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _targets(question: Question) -> gateway_pb2.Result:
     targets = []
     rows = [("TARGET", "DESCRIPTION")]
     for number, stage in enumerate(stages, 1):
-        text = described(stage.node.comments, stage.stage)
+        text = doc_comment(stage.node.comments, stage.stage)
         last = number == len(stages)
         name = " ".join(part for part in (stage.stage, "(default)" if last else "") if part)
         rows.append((name, text))
@@ -138,7 +140,7 @@ def _outline(question: Question) -> gateway_pb2.Result:
     args = _collect(target, lambda outline: {k: v for k, v in outline.args.items() if k in outline.all_used()})
     secrets = _collect(target, lambda outline: outline.secrets)
     ssh = _collect(target, lambda outline: outline.ssh)
-    description = described(target.node.comments, target.name) if target.node is not None else ""
+    description = doc_comment(target.node.comments, target.name) if target.node is not None else ""
     document: dict[str, Any] = {}
     text = ""
     if target.name or description:

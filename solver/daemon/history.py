@@ -25,6 +25,9 @@ STATUS_TYPE = "application/vnd.googeapis.google.rpc.status+proto"
 MAX_AGE = 48 * 3600.0
 MAX_ENTRIES = 50
 
+INTERNAL_SECONDS = 20.0
+"""How long the events of an internal build can still be asked for."""
+
 _STARTED = control_pb2.STARTED
 _COMPLETE = control_pb2.COMPLETE
 _DELETED = control_pb2.DELETED
@@ -54,6 +57,7 @@ class History:
         self._max_entries = max_entries
         self._lock = threading.RLock()
         self._active: dict[str, tuple[control_pb2.BuildHistoryRecord, StatusLog]] = {}
+        self._internal: dict[str, tuple[float, StatusLog]] = {}
         self._listeners: set[queue.SimpleQueue[control_pb2.BuildHistoryEvent | None]] = set()
         self._stopping = False
         self._db = sqlite3.connect(folder / "history.db", check_same_thread=False, isolation_level=None)
@@ -75,6 +79,7 @@ class History:
                 raise ValueError(f"a build with the ref {record.Ref} runs already")
             record.CreatedAt.GetCurrentTime()
             events = StatusLog(self._part(record.Ref))
+            self._forget_internal()
             kept = control_pb2.BuildHistoryRecord()
             kept.CopyFrom(record)
             self._active[record.Ref] = (kept, events)
@@ -85,14 +90,15 @@ class History:
     def finish(
         self, record: control_pb2.BuildHistoryRecord, error: rpc_status_pb2.Status | None, *, internal: bool = False
     ) -> None:
-        """A build ended: its record is completed and kept. Internal builds leave no record."""
+        """A build ended: its record is completed and kept. An internal build leaves no record, but for a moment its
+        events: whoever wants them may still be on the way."""
         with self._lock:
             _, events = self._active[record.Ref]
             events.close()
             part = self._part(record.Ref)
             try:
                 if internal:
-                    part.unlink(missing_ok=True)
+                    self._internal[record.Ref] = time.monotonic() + INTERNAL_SECONDS, events
                     return
                 self._complete(record, part, error)
                 data = record.SerializeToString()
@@ -103,6 +109,12 @@ class History:
                 self._tell(_COMPLETE, record)
             finally:
                 del self._active[record.Ref]
+
+    def _forget_internal(self) -> None:
+        now = time.monotonic()
+        for ref in [ref for ref, (until, _) in self._internal.items() if until < now]:
+            del self._internal[ref]
+            self._part(ref).unlink(missing_ok=True)
 
     def _complete(
         self, record: control_pb2.BuildHistoryRecord, part: Path, error: rpc_status_pb2.Status | None
@@ -144,10 +156,10 @@ class History:
             NoSuchBuild: where there is none.
         """
         with self._lock:
-            active = self._active.get(ref)
-            record = None if active else self.record(ref)
-        if active:
-            return active[1].follow(stop)
+            running = self._active.get(ref) or self._internal.get(ref)
+            record = None if running else self.record(ref)
+        if running:
+            return running[1].follow(stop)
         assert record is not None
         path = self.blob(record.logs.digest)
         return status_log.replay(path) if path is not None else iter(())

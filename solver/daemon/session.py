@@ -277,7 +277,9 @@ def encode_metadata(values: Mapping[str, Iterable[str]]) -> list[tuple[str, str]
 
 
 def _store_metadata(store: str) -> list[tuple[str, str]]:
-    return encode_metadata({"buildkit-attachable-store-id": [store]})
+    """The key of a content store: layouts have a prefix, as local caches have (`local:`), and exports go to one."""
+    name = store if store == "export" or ":" in store else f"oci:{store}"
+    return encode_metadata({"buildkit-attachable-store-id": [name]})
 
 
 def _no_blob(error: CallError, store: str, digest: str) -> Exception:

@@ -36,6 +36,7 @@ from .namespaces import UserNamespaces
 from .processes import end_recorded
 from .running import Child
 from .spec import INSECURE_DEVICES, environment
+from .streams import Streams
 from .users import User, find_user
 
 _NOT_THERE = "/brickyard-is-there"
@@ -100,14 +101,17 @@ class BubblewrapExecutor:
             # The folder's name in the command line is how the sandbox is found again when we are killed. All else,
             # above all the environment, is nobody's business.
             mark = ["--ro-bind-try", str(sandbox.path / "none"), "/none", "--json-status-fd", str(status)]
+            streams = Streams(tty=process.tty, stdin=stdin)
             child = Child(
-                [*_lowered(process), identity.program, *mark, "--args", str(told), "--", *process.args],
+                [
+                    *_with_terminal(streams.terminal_name),
+                    *_lowered(process),
+                    *(identity.program, *mark, "--args", str(told), "--", *process.args),
+                ],
+                streams,
                 output,
                 sandbox.ended,
                 runtime="bwrap",
-                stdin=stdin,
-                tty=process.tty,
-                controlling=True,
                 environment={"PATH": os.environ.get("PATH", os.defpath)},
                 pass_fds=[*passed, told],
                 ids=identity.ids,
@@ -177,6 +181,14 @@ def _capabilities(process: Process, user: User, identity: _Identity) -> list[str
         return ["--cap-drop", "ALL"]
     kept = CAPABILITIES if new_namespace else [name for name in CAPABILITIES if name in own_capabilities()]
     return ["--cap-drop", "ALL", *(word for name in kept for word in ("--cap-add", name))]
+
+
+def _with_terminal(name: str) -> list[str]:
+    """The start of a command line that makes a terminal the one of the session.
+
+    A shell that opens it as the leader of a session that has none yet does that.
+    """
+    return ["/bin/sh", "-c", ': 0<>"$0"; exec "$@"', name] if name else []
 
 
 def _lowered(process: Process) -> list[str]:
@@ -360,7 +372,7 @@ def _let_through(gate: _Gate, child: Child, process: Process, cgroup: str) -> No
             join(cgroup, pid)
         gate.open()
     except OSError as error:
-        child.kill()
+        child.end()
         with suppress(ExecError):
             child.pump(None)
         raise ExecError(f"cannot limit the process: {error.strerror}") from None

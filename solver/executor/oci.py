@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from .mountpoints import NEW_TMPFS_MODE, Mountpoints
 from .mounts import bind_nodev, unmount
 from .running import Child
 from .spec import config
+from .streams import Streams
 from .users import find_user
 
 _EXEC_FAILURE = re.compile(r"exec (container process .*`.+`|/.+|failed): .+")
@@ -46,6 +48,11 @@ class Runtime:
     def root_only(self) -> bool:
         """Whether root is the only user that it makes a user namespace for."""
         return self.name == "runc"
+
+    @property
+    def sends_terminal(self) -> bool:
+        """Whether it hands a terminal over while it stays in the foreground."""
+        return self.name == "crun"
 
 
 class OCIExecutor:
@@ -72,15 +79,16 @@ class OCIExecutor:
         bundle = _Bundle(self._runtime, self._folder / "runs" / secrets.token_hex(8), self._state)
         try:
             bundle.prepare(process)
+            # Crun hands the terminal over; runc keeps it, and copies between it and one of ours.
+            console = bundle.console() if process.tty and self._runtime.sends_terminal else None
             return Child(
                 bundle.command(),
+                Streams(tty=process.tty, stdin=stdin, console=console),
                 output,
                 bundle.ended,
                 runtime=self.name,
-                stdin=stdin,
-                tty=process.tty,
-                passes_size_on=True,
                 environment=_environment(),
+                resized=console is None,
             )
         except BaseException:
             bundle.remove()
@@ -104,6 +112,7 @@ class _Bundle:
         self._rootfs = Path()
         self._cgroup = ""
         self._bound: Path | None = None
+        self._console: Path | None = None
         self._mountpoints: Mountpoints | None = None
 
     def prepare(self, process: Process) -> None:
@@ -144,6 +153,23 @@ class _Bundle:
         form = config(process, user, placed, rootfs, here, self._runtime.outer_ids, self._cgroup)
         (self._path / "config.json").write_text(json.dumps(form, separators=(",", ":")))
 
+    def console(self) -> socket.socket:
+        """A socket that the runtime sends the terminal to. Raises ExecError."""
+        self._console = self._path / "console"
+        folder = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # The name of a socket has at most 107 characters.
+            listener.bind(f"/proc/self/fd/{folder}/{self._console.name}")
+            listener.listen(1)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise ExecError(f"cannot make a socket for the terminal: {error.strerror}") from None
+        finally:
+            os.close(folder)
+        return listener
+
     def command(self) -> list[str]:
         """The runtime's command line."""
         runtime = self._runtime
@@ -156,6 +182,7 @@ class _Bundle:
             *runtime.options,
             "run",
             f"--bundle={self._path}",
+            *([f"--console-socket={self._console}"] if self._console else []),
             self._path.name,
         ]
 

@@ -26,7 +26,7 @@ from ...oci.layer import (
 from ...oci.rewrite import bound_times
 from ...oci.tar import TarError
 from ..base import Context, SolveError
-from ..layers import FIRST, Layer, exclusively, get_layer, set_layer
+from ..layers import FIRST, Layer, exclusively, get_layer, get_sources, set_layer
 from .options import LayerForm
 
 _CHUNK = 1 << 20
@@ -110,13 +110,14 @@ def _there(layer: Layer, context: Context) -> bool:
     """Whether the blob is in the content store, where it may have to be fetched again."""
     if context.content.has(layer.descriptor.digest):
         return True
-    if not layer.sources:
+    sources = get_sources(context, layer.descriptor.digest)
+    if not sources:
         return False
     from ...oci.reference import InvalidReference, parse
     from ...oci.registry import Registry, RegistryError
 
     registry: Registry = context.registry()
-    for source in layer.sources:
+    for source in sources:
         try:
             with context.content.writer() as out:
                 for piece in registry.blob(parse(source), layer.descriptor):

@@ -6,7 +6,7 @@ digests.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -21,14 +21,6 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\s]+|[\[\]{},:]|[^\s\[\]{},:"]+')
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HISTORY = {"created_by": "created_by", "author": "author", "comment": "comment"}
-
-
-@dataclass(frozen=True, slots=True)
-class LayerNote:
-    """What is known of a layer besides its blob: when it was made, in nanoseconds, and by what."""
-
-    created: int
-    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +100,8 @@ def platform_of(config: Mapping[str, Any]) -> Platform:
 def patch(
     data: bytes,
     diff_ids: Sequence[str],
-    notes: Sequence[LayerNote],
+    created: Sequence[int],
+    describe: Callable[[], Sequence[str]],
     *,
     epoch: int | None = None,
     base: bytes | None = None,
@@ -119,7 +112,8 @@ def patch(
     Args:
         data: the frontend's.
         diff_ids: the layers, lowest first.
-        notes: what is known of each layer.
+        created: when each layer was made, in nanoseconds.
+        describe: says what made each layer; asked only where the config's history leaves some out.
         epoch: no time is later than this, in seconds, except for what comes from the base image.
         base: the config of the image that this one is built on.
         inline_cache: a cache record to put into the config.
@@ -131,15 +125,15 @@ def patch(
     platform_of(config)
     members = _members(data)
     members["rootfs"] = encode_json({"type": "layers", "diff_ids": list(diff_ids) or None}, None)
-    history = _normalized(_history(config), len(diff_ids), notes)
+    history = _normalized(_history(config), created, describe)
     limit = None if epoch is None else Time(epoch * 10**9)
     if limit is not None and history:
         _bound(history, limit, _history(decode_config(base)) if base else [])
-    no_history = not history and not config.get("history")
+    no_history = not history and config.get("history") is None
     members["history"] = b"null" if no_history else encode_json([entry.to_json() for entry in history], None)
-    created = config.get("created")
+    given = config.get("created")
     if "created" in members:
-        if limit is not None and created is not None and Time.parse(created).nanoseconds > limit.nanoseconds:
+        if limit is not None and given is not None and Time.parse(given).nanoseconds > limit.nanoseconds:
             members["created"] = encode_json(str(limit), None)
     else:
         times = [entry.created for entry in history if entry.created is not None]
@@ -164,21 +158,24 @@ def _history(config: Mapping[str, Any]) -> list[_Entry]:
     return out
 
 
-def _normalized(history: list[_Entry], layers: int, notes: Sequence[LayerNote]) -> list[_Entry]:
+def _normalized(
+    history: list[_Entry], created_at: Sequence[int], describe: Callable[[], Sequence[str]]
+) -> list[_Entry]:
     """As many entries that are not empty as there are layers, each with a time."""
     seen = 0
     for entry in history:
-        if seen >= layers:
+        if seen >= len(created_at):
             entry.empty = True
         seen += not entry.empty
-    for note in notes[seen:]:
-        texts = {"created_by": note.description, "author": "", "comment": "buildkit.exporter.image.v0"}
-        history.append(_Entry(Time(note.created), texts, False))
+    if seen < len(created_at):
+        for moment, text in zip(created_at[seen:], describe()[seen:], strict=True):
+            texts = {"created_by": text, "author": "", "comment": "buildkit.exporter.image.v0"}
+            history.append(_Entry(Time(moment), texts, False))
     place = 0
     for entry in history:
         if not entry.empty:
             if entry.created is None:
-                entry.created = Time(notes[place].created)
+                entry.created = Time(created_at[place])
             place += 1
     # Commands that made no layer get the time of the first new layer, or else that of the one before.
     created, missing = None, False

@@ -7,7 +7,7 @@ from ...oci.reference import Reference, parse
 from ...oci.registry import Registry, RegistryError
 from ..background import interruptible, together
 from ..base import Context, SolveError
-from ..layers import Layer
+from ..layers import Layer, add_source, get_sources
 from .writer import Committed
 
 _PARALLEL = 4
@@ -48,8 +48,10 @@ def _blob(blob: Layer, target: Reference, registry: Registry, context: Context) 
         context.check()
         context.progress(f"pushing {digest}", done, size)
 
-    sources = [parse(source) for source in blob.sources]
+    sources = [parse(source) for source in get_sources(context, digest)]
     registry.push_blob(
         target, blob.descriptor, lambda: context.content.open(digest), mount_from=sources, progress=progress
     )
     progress(size)
+    if blob.diff_id:
+        add_source(context, digest, target.name)

@@ -12,12 +12,13 @@ from ..base import Context, Exportable, Result, SolveError
 from ..layers import Layer
 from .attestations import attestation_manifest, with_layers
 from .blobs import Rewrite, at_once, layer_finder, layers_of, media_type
-from .imageconfig import LayerNote, default_config, patch, platform_of
+from .imageconfig import default_config, patch, platform_of
 from .options import ImageOptions, metadata_epoch
 from .statements import Subject, for_files, statements
 
 CONFIG_KEY = "containerimage.config"
 BASE_CONFIG_KEY = "containerimage.base.config"
+INLINE_CACHE_KEY = "containerimage.inlinecache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,17 @@ def _image(result: Exportable, key: str, platform: Platform, options: ImageOptio
         rewrite = Rewrite(epoch, _diff_ids(base) if base else ())
     with context.step("exporting layers"):
         layers = layers_of(ref.snapshot, options.form, context, rewrite)
-    notes = _notes(ref.snapshot, context)
+    names = context.snapshots.chain(ref.snapshot)
     try:
-        data = patch(config, [layer.diff_id for layer in layers], notes, epoch=epoch, base=base)
+        data = patch(
+            config,
+            [layer.diff_id for layer in layers],
+            [context.snapshots.created(name) for name in names],
+            lambda: _descriptions(names, context),
+            epoch=epoch,
+            base=base,
+            inline_cache=_member(result.metadata, INLINE_CACHE_KEY, key),
+        )
     except ConfigError as error:
         raise SolveError(str(error)) from None
     described = _d.describe(data, _d.OCI_CONFIG if options.oci_types else _d.DOCKER_CONFIG)
@@ -194,12 +203,8 @@ def _bare(layer: _d.Descriptor, oci: bool) -> _d.Descriptor:
     return layer if oci else replace(layer, annotations={})
 
 
-def _notes(snapshot: str | None, context: Context) -> list[LayerNote]:
-    """When the layers of a snapshot were made, and by what."""
-    names = context.snapshots.chain(snapshot)
-    return [LayerNote(context.snapshots.created(name), _description(name, context)) for name in names]
-
-
-def _description(name: str, context: Context) -> str:
-    data = context.cache.get_value("description", name)
-    return "created by buildkit" if data is None else data.decode(errors="replace")
+def _descriptions(names: Sequence[str], context: Context) -> list[str]:
+    """What made each snapshot."""
+    made = {name: record.description for record in context.cache.records() for name in record.results if name}
+    noted = context.cache.get_values("description", names)
+    return [made.get(name) or noted.get(name, b"created by buildkit").decode(errors="replace") for name in names]

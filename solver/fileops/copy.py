@@ -77,8 +77,11 @@ def _unpack(source: Root, target: Root, path: str, dest: str, action: Copy, owne
             fd = open_below(source.fileno(), place, os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return False
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode) or not is_archive(file):
+        if not is_archive(file):
             return False
         file.seek(0)
         with told("mkdir", dest):

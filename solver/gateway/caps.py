@@ -4,9 +4,9 @@ import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...llb import caps
 from ...oci.platform import Platform, host
 from ...wire.pb import caps_pb2, ops_pb2, worker_pb2
+from ..capabilities import SUPPORTED
 
 GATEWAY = (
     "solve.base",
@@ -38,38 +38,6 @@ GATEWAY = (
 """The gateway's capabilities that are supported."""
 
 
-_UNSUPPORTED = frozenset(
-    {
-        caps.SOURCE_IMAGE_CHECKSUM,
-        caps.SOURCE_GIT_SIGNATURE_VERIFY,
-        caps.SOURCE_GIT_BUNDLE,
-        caps.SOURCE_GIT_CHECKOUT_BUNDLE,
-        caps.SOURCE_HTTP_SIGNATURE_VERIFY,
-        caps.SOURCE_IMAGE_BLOB,
-        caps.BUILD_OP_FILE_NAME,
-        caps.EXEC_META_NETWORK_PROXY,
-        caps.EXEC_META_CDI,
-        caps.EXEC_META_SECURITY_DEVICES,
-        caps.EXEC_META_LINUX_RESOURCES,
-        caps.EXEC_MOUNT_CONTENT_CACHE,
-        caps.PASSTHROUGH_OP,
-    }
-)
-"""What BuildKit's ops can ask for and ours are not able to."""
-_BESIDE_OPS = (
-    "exporter.image.annotations",
-    "exporter.image.attestations",
-    "exporter.sourcedateepoch",
-    "exporter.multiple",
-    "source.policy",
-    "gc.freespacefilter",
-)
-"""Capabilities that BuildKit announces among those of ops, though they are about other things."""
-
-LLB = tuple(sorted((caps.KNOWN - _UNSUPPORTED) | set(_BESIDE_OPS)))
-"""The capabilities of ops that are supported."""
-
-
 def messages(ids: Iterable[str]) -> list[caps_pb2.APICap]:
     """Capabilities as a handshake sends them."""
     return [caps_pb2.APICap(ID=id, Enabled=True) for id in ids]
@@ -82,7 +50,7 @@ def gateway_caps() -> list[caps_pb2.APICap]:
 
 def llb_caps() -> list[caps_pb2.APICap]:
     """What `Ping` says of ops."""
-    return messages(LLB)
+    return messages(sorted(SUPPORTED))
 
 
 def platform_message(platform: Platform) -> ops_pb2.Platform:

@@ -4,13 +4,15 @@ from importlib import import_module
 from types import ModuleType
 
 from ...llb.graph import Vertex
-from ...llb.ops import DiffOp, ExecOp, FileOp, MergeOp, OpKind, SourceOp
+from ...llb.ops import BuildOp, DiffOp, ExecOp, FileOp, MergeOp, OpKind, PassthroughOp, SourceOp
 
 _MODULES: dict[type[OpKind], str] = {
+    BuildOp: "build",
     DiffOp: "diff",
     ExecOp: "exec",
     FileOp: "file",
     MergeOp: "merge",
+    PassthroughOp: "passthrough",
     SourceOp: "source",
 }
 

@@ -15,17 +15,20 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import IntEnum
 from types import ModuleType
 
+from ...llb.caps import CapError
 from ...llb.graph import Vertex
 from ...llb.load import DefinitionError, load
-from ...llb.ops import ExecOp, SourceOp
+from ...llb.ops import BuildOp, ExecOp, SourceOp
 from ...wire import errors
 from ...wire.pb import control_pb2, ops_pb2
 from .. import entitlements
 from ..base import Cancelled, Context, Result, SolveError
+from ..capabilities import SUPPORTED
 from ..ops import TABLE, content_op_key
 from ..ops.describe import name_of
 from .explain import Explanation, Input, explain, notes
@@ -86,6 +89,11 @@ class Node:
         self.requests: set[_Request] = set()
         self.key_requests: set[_Request] = set()
         self.cancel = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """What it is called in the progress."""
+        return self.message.name if self.message is not None else name_of(self.vertex)
 
 
 class _Request:
@@ -182,7 +190,10 @@ class Job:
             raise SolveError(str(error), code=errors.INVALID_ARGUMENT) from None
         if graph.result is None:
             return None
-        for vertex in graph.digests:
+        for vertex, digest in graph.digests.items():
+            missing = vertex.metadata.caps - SUPPORTED
+            if missing:
+                raise SolveError(str(CapError(min(missing))), vertex=digest, code=errors.UNIMPLEMENTED)
             entitlements.check(vertex, self.context.entitlements)
         nodes: dict[Vertex, Node] = {}
         raw = getattr(definition, "def")
@@ -244,7 +255,7 @@ class Job:
         out = []
         for node, index in heads:
             if index >= len(node.results):
-                raise SolveError(f"{name_of(node.vertex)} has no output {index}", vertex=node.digest)
+                raise SolveError(f"{node.name} has no output {index}", vertex=node.digest)
             out.append(node.results[index])
         return out
 
@@ -257,7 +268,7 @@ class Job:
                 if known is not None:
                     out.append(known)
                 elif node.reported and node.state in (State.IDLE, State.DONE):
-                    out.append(Explanation(node.digest, name_of(node.vertex), "hit"))
+                    out.append(Explanation(node.digest, node.name, "hit"))
         return out
 
     def results(self, digests: Iterable[str]) -> list[tuple[str, tuple[Result, ...]]]:
@@ -380,7 +391,7 @@ class Job:
     def _queue(self, node: Node) -> None:
         node.state = State.QUEUED
         node.cancel.clear()
-        lane = self._wide if isinstance(node.vertex.op, ExecOp | SourceOp) else self._cheap
+        lane = self._wide if isinstance(node.vertex.op, ExecOp | SourceOp | BuildOp) else self._cheap
         lane.push(node)
 
     def _take(self, node: Node, snapshots: Sequence[str | None]) -> bool:
@@ -478,7 +489,9 @@ class Job:
         shown = _Shown(self.reporter, node)
         context = self._context(node, shown)
         try:
-            with self._slots.taken(node.cancel):
+            # A build op waits for others, which need the slots.
+            free = isinstance(node.vertex.op, BuildOp)
+            with nullcontext() if free else self._slots.taken(node.cancel):
                 results = self._solve(node, context, shown)
         except BaseException as error:
             failure = self._failure(node, error)
@@ -582,10 +595,8 @@ class Job:
                 continue
             if key != own and node.key:
                 values = _links(node) if inputs else []
-                context.cache.add([node.key], record.results, node.digest, name_of(node.vertex), values)
-            self._explanations[node.digest] = Explanation(
-                node.digest, name_of(node.vertex), "hit" if key == own else "content"
-            )
+                context.cache.add([node.key], record.results, node.digest, node.name, values)
+            self._explanations[node.digest] = Explanation(node.digest, node.name, "hit" if key == own else "content")
             with self._lock:
                 self._show_cached([node])
             return tuple(Result(snapshot) for snapshot in record.results)
@@ -603,7 +614,7 @@ class Job:
         self._pins.add([snapshot for snapshot in snapshots if snapshot is not None])
         keys = list(dict.fromkeys(key for key in (node.key, lookup) if key))
         values = notes(vertex, node.data, inputs, node.key) + (_links(node) if node.key else [])
-        context.cache.add(keys, snapshots, node.digest, name_of(vertex), values)
+        context.cache.add(keys, snapshots, node.digest, node.name, values)
         shown.end()
         return results
 
@@ -671,10 +682,10 @@ def _inputs(node: Node, context: Context) -> list[Input]:
 
     for (needed, index), selection in zip(node.inputs, _module(node.vertex).selections(node.vertex), strict=True):
         if index >= len(needed.results):
-            raise SolveError(f"{name_of(needed.vertex)} has no output {index}", vertex=needed.digest)
+            raise SolveError(f"{needed.name} has no output {index}", vertex=needed.digest)
         snapshot = needed.results[index].snapshot
         found = None if selection is None else checksum(snapshot, selection, context)
-        out.append(Input(name_of(needed.vertex), needed.digest, f"{needed.key}#{index}", snapshot, found, selection))
+        out.append(Input(needed.name, needed.digest, f"{needed.key}#{index}", snapshot, found, selection))
     return out
 
 

@@ -33,7 +33,8 @@ _NEW = ".new"
 class Snapshots:
     """The snapshots below a folder; may be used by several threads.
 
-    `mode` None takes overlays where they can be mounted. A folder keeps the mode that it was made with.
+    `mode` None takes overlays where they can be mounted. A folder keeps the mode that it was made with. `clean` says
+    whether the process before closed it.
     """
 
     def __init__(self, root: Path, *, mode: Mode | None = None) -> None:
@@ -50,8 +51,9 @@ class Snapshots:
         self._unmount_left()
         self.mode: Mode = self._settle_mode(mode)
         self._records = Records(self._root / "snapshots.db")
-        if not self._records.clean:
-            self._repair()
+        self.clean = self._records.clean
+        if not self.clean:
+            self.repair()
         self._empty = self._root / "empty"
         self._empty.mkdir(exist_ok=True)
         # A short name for the folder, for mounts with many layers.
@@ -78,8 +80,8 @@ class Snapshots:
             note.write_text(usable)
         return usable
 
-    def _repair(self) -> None:
-        """Drop what a process that was killed left half made or half removed."""
+    def repair(self) -> None:
+        """Drop what a process that was killed left half made or half removed; only while nothing is open."""
         with os.scandir(self._root) as entries:
             folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
         self._records.repair(folders)

@@ -448,6 +448,8 @@ def _checked_out(git: _Git, repository: Repository, found: Found, context: Conte
     except BaseException:
         context.snapshots.remove(name)
         raise
+    said = f"git snapshot for {repository.shown}#{repository.ref}"
+    context.cache.set_value("description", name, said.encode())
     return name
 
 

@@ -387,6 +387,7 @@ def _store(
         checksum = f"{algorithm}:{digest.hexdigest()}"
         if request.checksum and checksum != request.checksum:
             raise SolveError(f"digest mismatch for {request.shown}: {checksum} (expected: {request.checksum})")
+    context.cache.set_value("description", snapshot, f"http url {request.shown}".encode())
     return Download(snapshot, checksum, name, etag, modified)
 
 

@@ -18,9 +18,10 @@ from ...oci.registry import Denied, NotFound, Registry, RegistryError, Unauthori
 from ..background import interruptible
 from ..base import Context, Result, SolveError
 from ..image_store import find_image
+from ..layers import add_source
 from .memo import Memo
 from .oci_layout import layer_limit
-from .pull import MAX_DOCUMENT, Image, load, note_source, unpack
+from .pull import MAX_DOCUMENT, Image, load, unpack
 
 SCHEME = "docker-image://"
 MODES = ("default", "pull", "local")
@@ -38,10 +39,6 @@ class _Repository:
     @property
     def name(self) -> str:
         return str(self.reference)
-
-    @property
-    def repository(self) -> str:
-        return self.reference.name
 
     def manifest(self, digest: str) -> bytes:
         with _explained(self.reference):
@@ -122,8 +119,9 @@ def snapshot(op: SourceOp, platform: Platform | None, context: Context) -> Resul
     """The image's file system."""
     image, repository = _of(op, platform, context)
     name = unpack(image, repository, context)
-    if name is not None:
-        note_source(name, image, repository.repository, context)
+    for layer in image.manifest.layers:
+        # A layer that was here already may have come from elsewhere.
+        add_source(context, layer.digest, repository.reference.name)
     return Result(name)
 
 

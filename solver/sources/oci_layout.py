@@ -21,7 +21,6 @@ class _Layout:
 
     store: str
     context: Context
-    repository: str = ""
 
     @property
     def name(self) -> str:

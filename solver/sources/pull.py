@@ -5,7 +5,7 @@ below; snapshots are found again by chain id, so that images share them.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +17,7 @@ from ...oci.unpack import LayerError
 from ..background import Task, interruptible
 from ..base import Context, SolveError
 from ..content.store import DigestMismatchError
-from ..layers import Layer, add_source, exclusively, get_layer, set_chain, set_layer, snapshot_of_chain
+from ..layers import Layer, exclusively, set_chain, set_layer, snapshot_of_chain
 
 if TYPE_CHECKING:
     from ..snapshots.leases import Lease
@@ -35,10 +35,6 @@ class Fetcher(Protocol):
     @property
     def name(self) -> str:
         """What it is called in messages."""
-
-    @property
-    def repository(self) -> str:
-        """The repository (`domain/path`) that has the blobs; empty where it is none."""
 
     def manifest(self, digest: str) -> bytes:
         """A manifest or index, verified."""
@@ -125,16 +121,25 @@ def unpack(image: Image, fetcher: Fetcher, context: Context) -> str | None:
     Raises:
         SolveError: where a layer is missing, damaged or hostile.
     """
+    count = len(image.diff_ids)
+    return unpack_layers(image.manifest.layers[:count], image.diff_ids, fetcher, context)
+
+
+def unpack_layers(
+    layers: Sequence[_d.Descriptor], diffs: Sequence[str], fetcher: Fetcher, context: Context
+) -> str | None:
+    """The snapshot of layers, the lowest first, with the digests of their tars. Raises SolveError."""
     lease = context.leases.open()
     try:
-        return _unpacked(image, fetcher, lease, context)
+        return _unpacked(layers, tuple(diffs), fetcher, lease, context)
     finally:
         lease.release()
 
 
-def _unpacked(image: Image, fetcher: Fetcher, lease: "Lease", context: Context) -> str | None:
-    chain = chain_ids(image.diff_ids)
-    layers = image.manifest.layers[: len(chain)]
+def _unpacked(
+    layers: Sequence[_d.Descriptor], diffs: tuple[str, ...], fetcher: Fetcher, lease: "Lease", context: Context
+) -> str | None:
+    chain = chain_ids(diffs)
     parent, begin = None, 0
     for place in range(len(chain), 0, -1):
         known = snapshot_of_chain(context, chain[place - 1])
@@ -148,7 +153,7 @@ def _unpacked(image: Image, fetcher: Fetcher, lease: "Lease", context: Context) 
     try:
         for place, fetch in enumerate(fetches, begin):
             fetch.result(context, fetches)
-            layer = Layer(layers[place], image.diff_ids[place], (fetcher.repository,) if fetcher.repository else ())
+            layer = Layer(layers[place], diffs[place])
             parent = _applied(parent, chain[place], layer, fetcher, lease, context)
     finally:
         stop.set()
@@ -194,13 +199,5 @@ def _applied(
         lease.add([snapshot])
         set_layer(context, snapshot, layer)
         set_chain(context, chain_id, snapshot)
+        context.cache.set_value("description", snapshot, f"pulled from {fetcher.name}".encode())
         return snapshot
-
-
-def note_source(snapshot: str, image: Image, repository: str, context: Context) -> None:
-    """Note that a repository holds the layers of a snapshot, which may have come from elsewhere."""
-    held = {layer.digest for layer in image.manifest.layers}
-    for name in context.snapshots.chain(snapshot):
-        layer = get_layer(context, name)
-        if layer is not None and layer.descriptor.digest in held:
-            add_source(context, name, layer, repository)

@@ -33,8 +33,12 @@ def images(archive: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Entr
             pending += document["manifests"]
             continue
         config = json.loads(blob(document["config"]["digest"]))
+        for step in config.get("history") or []:
+            if step.get("created_by", "").startswith("HEALTHCHECK "):
+                # How Go prints a pointer: what the Engine's older BuildKit writes here is no form that is kept.
+                step["created_by"] = "HEALTHCHECK"
         diff_ids = (config.get("rootfs") or {}).pop("diff_ids", None) or []
-        layers = [blob(layer["digest"]) for layer in document["layers"]]
+        layers = [blob(layer["digest"]) for layer in document["layers"] or []]
         layers = [gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer for layer in layers]
         assert [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers] == diff_ids
         platform = "/".join(filter(None, (config.get(key, "") for key in ("os", "architecture", "variant"))))

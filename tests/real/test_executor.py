@@ -395,7 +395,7 @@ class Terminal:
 def test_terminal(yard: Yard) -> None:
     script = (
         "test -t 0 && test -t 1 && test -t 2 && echo tty $TERM;"
-        'until test "$(stty size)" = "33 99"; do sleep 0.02; done; echo sized; read a; echo got $a; cat'
+        'until test "$(stty size 2>/dev/null)" = "33 99"; do sleep 0.02; done; echo sized; read a; echo got $a; cat'
     )
 
     def body(executor: Executor, yard: Yard) -> tuple[int, bytes, set[int]]:

@@ -7,11 +7,10 @@ from ....grammar.dockerfile.words import Words
 from ...lint.linter import Linter
 from ...lint.rules import invalid_definition_description, secrets_used_in_arg_or_env
 from ..command import Command, Dispatch
-from ..descriptions import described
+from ..descriptions import described, doc_comment
 from ..errors import fail
 from ..expansion import NOT_IN_ENV, report
 from ..outline import ArgInfo
-from ..outline import described as described_as
 from ..secret_names import looks_secret
 
 
@@ -59,7 +58,7 @@ def apply(command: Arg, dispatch: Dispatch) -> None:
             stage.state = stage.state.with_env(key, value)
         stage.outline.used.add(key)
         if not inherited:
-            text = described_as(dispatch.node.comments, key)
+            text = doc_comment(dispatch.node.comments, key)
             stage.outline.args[key] = ArgInfo(key, value or "", text, dispatch.lines)
         stage.build_args.append((key, value))
         created_by.append(key if value is None else f"{key}={value}")

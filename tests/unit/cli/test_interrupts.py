@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -59,9 +58,12 @@ def test_a_second_one_waits_and_a_third_one_kills() -> None:
     assert err.startswith("stopping; once more kills")
     process = started(60)
     assert process.stdout is not None
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "cleaning\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith("stopping; once more kills")
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT
 

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import sys
+import sysconfig
 import tarfile
 from pathlib import Path
 
@@ -112,3 +114,21 @@ def test_a_tree_writes_folders_before_what_they_hold(tmp_path: Path) -> None:
         assert member is not None
         assert member.read() == b"12345"
         assert tar.getmember("opt/y").linkname == "deep/x"
+
+
+def test_a_base_with_python(tmp_path: Path) -> None:
+    image.make(tmp_path / "base", "host", python=True, interpreter=Path(sys.executable))
+    entries = rootfs(tmp_path / "base")
+    library = sysconfig.get_path("stdlib").lstrip("/")
+    assert {"usr/bin/python3", f"{library}/os.py", f"{library}/encodings/__init__.py", "usr/bin/sh"} <= set(entries)
+    target = entries["usr/bin/python3"].linkname or "usr/bin/python3"
+    assert entries[target.lstrip("/")].isreg()
+    assert not [name for name in entries if "/site-packages/" in name or f"{library}/test/" in name]
+
+
+def test_no_python_to_take(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    fake.chmod(0o755)
+    with pytest.raises(ClientError, match="broken"):
+        image.make(tmp_path / "base", "host", python=True, interpreter=fake)

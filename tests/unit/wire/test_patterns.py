@@ -1,5 +1,8 @@
 """Patterns of ignore files: the cases are those that moby/patternmatcher documents, or follow from filepath.Match."""
 
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,3 +175,47 @@ def test_skipping_folders_loses_nothing(patterns: list[str], path: str) -> None:
 def test_a_walk_agrees_with_a_look_up(patterns: list[str], path: str) -> None:
     matcher = Matcher(patterns)
     assert walked(matcher, path) is matcher.matches(path)
+
+
+def plain(pattern: str) -> str:
+    """The regular expression of a pattern in its simplest form, which may take very long."""
+    parts = re.split(r"(\*\*/?)", pattern)
+    out = []
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            out.append("".join({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)) for char in part))
+        else:
+            ends = index == len(parts) - 2 and not parts[-1]
+            begins = part == "**" and index == 1 and not parts[0] and not re.search(r"[*?]", "".join(parts[2:]))
+            out.append(".*" if ends or begins else "(?:.*/)?")
+    return "".join(out)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "*", "**", "**/", "/", "?"]), min_size=1, max_size=9).map("".join),
+    st.text(alphabet="aab/", min_size=1, max_size=10),
+)
+def test_patterns_mean_their_plain_regular_expression(pattern: str, path: str) -> None:
+    path, pattern = clean(path).strip("/"), clean(pattern)
+    if path in ("", ".") or pattern.startswith("/"):
+        return
+    matcher = Matcher([pattern])
+    expression = re.compile(plain(pattern), re.DOTALL)
+    above = [path[: match.start()] for match in re.finditer("/", path)]
+    assert matcher.matches(path) == any(expression.fullmatch(name) is not None for name in [*above, path])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a*a*a*a*a*a*a*b", "a" * 250),
+        ("**/a/**/a/**/a/**/a/**/a/**/b", "a/" * 100 + "c"),
+        ("a**a**a**a**a**a**a**b", "a/" * 100 + "a"),
+        ("*a**a*b**a*b**a*c", "ab/" * 80 + "a"),
+        ("**/*a*/**/*a*/**/*a*/**/b", "aaaa/" * 50 + "c"),
+    ],
+)
+def test_no_pattern_takes_long(pattern: str, path: str) -> None:
+    start = time.process_time()
+    assert not Matcher([pattern]).matches(path)
+    assert time.process_time() - start < 1

@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brickyard.oci.config import ConfigError
-from brickyard.solver.exporters.imageconfig import LayerNote, Time, default_config, patch
+from brickyard.solver.exporters.imageconfig import Time, default_config, patch
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
-NOTES = [LayerNote(1_700_000_000_123_456_789, "first"), LayerNote(1_700_000_100 * 10**9, "second")]
+CREATED = [1_700_000_000_123_456_789, 1_700_000_100 * 10**9]
 MADE = {"created": "2023-11-14T22:13:20.123456789Z", "created_by": "first", "comment": "buildkit.exporter.image.v0"}
 
 
 def patched(config: dict[str, Any], layers: int = 0, **more: Any) -> dict[str, Any]:
     data = json.dumps({"architecture": "amd64", "os": "linux", **config}).encode()
-    found: dict[str, Any] = json.loads(patch(data, [ONE, TWO][:layers], NOTES[:layers], **more))
+    found: dict[str, Any] = json.loads(
+        patch(data, [ONE, TWO][:layers], CREATED[:layers], lambda: ["first", "second"][:layers], **more)
+    )
     return found
 
 
@@ -26,7 +28,7 @@ def test_the_bytes() -> None:
         b'{ "os":"linux" , "variant" : "v\\u00e9", "architecture":"arm64",\n "config":{"Env":["A=<b>&\xe2\x80\xa8"],'
         b' "n": 1.50e3, "e":{ }, "l": [ 1 , 2 ]}}'
     )
-    assert patch(data, [ONE], NOTES[:1]) == (
+    assert patch(data, [ONE], CREATED[:1], lambda: ["first"]) == (
         b'{"architecture":"arm64","config":{"Env":["A=\\u003cb\\u003e\\u0026\\u2028"],"n":1.50e3,"e":{},"l":[1,2]},'
         b'"created":"2023-11-14T22:13:20.123456789Z","history":[{"created":"2023-11-14T22:13:20.123456789Z",'
         b'"created_by":"first","comment":"buildkit.exporter.image.v0"}],"os":"linux",'
@@ -42,7 +44,7 @@ def test_nothing_at_all() -> None:
 
 
 def test_the_default() -> None:
-    found = json.loads(patch(default_config(), [], []))
+    found = json.loads(patch(default_config(), [], [], list))
     assert found["config"]["WorkingDir"] == "/"
     assert found["config"]["Env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 
@@ -124,7 +126,7 @@ def test_an_inline_cache() -> None:
 )
 def test_broken_configs(data: bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        patch(data, [], [])
+        patch(data, [], [], list)
 
 
 @pytest.mark.parametrize(

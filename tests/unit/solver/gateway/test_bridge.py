@@ -12,10 +12,11 @@ from brickyard.grammar.errors import SourceError
 from brickyard.llb.bridge import Bridge, BridgeError, Frontend, FrontendCall
 from brickyard.llb.graph import Metadata, Output, SourceRange, Vertex
 from brickyard.llb.marshal import Definition, SourceFile, marshal
-from brickyard.llb.ops import FileAction, FileOp, MkDir, MkFile, Rm, SourceOp, Symlink
+from brickyard.llb.ops import BuildOp, FileAction, FileOp, MkDir, MkFile, PassthroughOp, Rm, SourceOp, Symlink
 from brickyard.solver.base import Cancelled, Context, Exportable, Result, SolveError
 from brickyard.solver.build import Shared, definition, exportable, run
 from brickyard.solver.ops import TABLE
+from brickyard.solver.scheduler.inflight import Slots
 from brickyard.solver.scheduler.status import Reporter
 from brickyard.wire.pb import control_pb2, gateway_pb2, ops_pb2, policy_pb2, rpc_status_pb2
 
@@ -566,3 +567,56 @@ def test_an_empty_result_has_nothing_to_solve() -> None:
     from brickyard.solver.gateway.refs import Outcome
 
     assert exportable(Outcome()).refs == {}
+
+
+def test_a_build_op_solves_a_definition_from_a_file(solver: Solver) -> None:
+    inner = files(by="inner").to_pb().SerializeToString()
+    holder = Output(Vertex(FileOp((FileAction(MkFile("/d", 0o644, inner), -1, -1, 0),))))
+    request = control_pb2.SolveRequest(Definition=marshal(Output(Vertex(BuildOp(0, "/d"), [holder]))).to_pb())
+    request.Exporters.add(Type="kept")
+    solver(request)
+    assert solver.read(solver.exported.results[0].refs[""][0], "by") == "inner"
+    assert "build" in solver.names()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"\xff", "/d is not an encoded definition"), (None, "the definition to build: open /d")]
+)
+def test_a_build_op_without_a_definition(solver: Solver, data: bytes | None, message: str) -> None:
+    action = MkFile("/d" if data else "/e", 0o644, data or b"")
+    holder = Output(Vertex(FileOp((FileAction(action, -1, -1, 0),))))
+    request = control_pb2.SolveRequest(Definition=marshal(Output(Vertex(BuildOp(0, "/d"), [holder]))).to_pb())
+    with pytest.raises(SolveError, match=message):
+        solver(request)
+
+
+def test_build_ops_do_not_wait_for_each_other_for_ever(solver: Solver) -> None:
+    definition = files(by="inner").to_pb()
+    for _ in range(20):
+        action = MkFile("/d", 0o644, definition.SerializeToString())
+        holder = Output(Vertex(FileOp((FileAction(action, -1, -1, 0),))))
+        definition = marshal(Output(Vertex(BuildOp(0, "/d"), [holder]))).to_pb()
+    shared = Shared({}, slots=Slots(1))
+    run(control_pb2.SolveRequest(Definition=definition), solver.context, Reporter(solver.events.append), shared)
+
+
+def test_a_passthrough_gives_inputs_on(solver: Solver) -> None:
+    def mkfile(name: str) -> Output:
+        return Output(Vertex(FileOp((FileAction(MkFile(f"/{name}", 0o644, name.encode()), -1, -1, 0),))))
+
+    vertex = Vertex(PassthroughOp("gate", (1, 0)), [mkfile("a"), mkfile("b")])
+    request = control_pb2.SolveRequest(Definition=marshal(Output(vertex)).to_pb())
+    request.Exporters.add(Type="kept")
+    solver(request)
+    assert solver.read(solver.exported.results[0].refs[""][0], "b") == "b"
+    assert {"mkfile /a", "mkfile /b", "passthrough gate"} <= set(solver.names())
+
+
+def test_capabilities_that_are_not_there_are_refused(solver: Solver) -> None:
+    vertex = Vertex(
+        FileOp((FileAction(MkDir("/x", 0o755), -1, -1, 0),)),
+        metadata=Metadata(caps=frozenset({"file.base", "file.new"})),
+    )
+    with pytest.raises(SolveError, match=r"requested feature file\.new is not supported") as caught:
+        solver(control_pb2.SolveRequest(Definition=marshal(Output(vertex)).to_pb()))
+    assert caught.value.code == 12

@@ -22,7 +22,7 @@ from brickyard.oci.registry import Registry
 from brickyard.oci.tar import Entry, Kind, TarWriter
 from brickyard.solver.base import Cancelled, Exportable, Result, SolveError
 from brickyard.solver.exporters import find
-from brickyard.solver.layers import get_layer
+from brickyard.solver.layers import get_layer, get_sources
 from brickyard.solver.sources import image
 
 AMD64, ARM64, ARMV6 = Platform("linux", "amd64"), Platform("linux", "arm64"), Platform("linux", "arm", "v6")
@@ -159,7 +159,7 @@ def test_an_image(yard: Any, hub: Hub) -> None:
     assert hub.count("HEAD /v2/app/manifests/latest") == 1
     layer = get_layer(yard.context, result.snapshot)
     assert layer is not None
-    assert layer.sources == (f"{hub.host}/app",)
+    assert get_sources(yard.context, layer.descriptor.digest) == (f"{hub.host}/app",)
     pinned, found, _ = image.resolve_config(f"{hub.host}/app", AMD64, "", yard.context)
     assert (pinned, found) == (f"{hub.host}/app:latest@{digest}", digest)
     names = [name for name, _, _ in yard.progress]
