@@ -14,7 +14,7 @@ AMD64 = Platform("linux", "amd64")
 STAGE = """\
 FROM {base} AS stage{n}
 ARG VERSION{n}=1.{n}
-ENV PATH=/opt/{n}/bin:$PATH LANG="C.UTF-8"
+ENV PATH=/opt/{n}/bin:/usr/bin LANG="C.UTF-8"
 # The packages of this stage.
 RUN --mount=type=cache,target=/var/cache/apk,id=apk{n} \\
     apk add --update-cache build-base=0.5-r{n} \\

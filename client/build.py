@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import inputs, request
+from . import caches, inputs, request
 from .options import BuildOptions
 from .outputs import Outputs, check
 from .secrets import Secrets
@@ -65,7 +65,11 @@ def build(solver: Solver, options: BuildOptions, on_status: OnStatus) -> BuildRe
         outputs = Outputs(exporters, options.stdout)
         cleanup.callback(outputs.discard)
         session = LocalSession(found, outputs, Secrets(options.secrets), options.ssh)
-        answer = solver.solve(request.solve_request(options, found, exporters, session.id), session, on_status)
+        cached = caches.prepare(options.cache_from, options.cache_to)
+        found.layouts |= cached.stores
+        asked = request.solve_request(options, found, exporters, session.id, cached)
+        answer = solver.solve(asked, session, on_status)
+        cached.commit(answer.ExporterResponse)
         return BuildResult(dict(answer.ExporterResponse), tuple(outputs.commit()))
 
 

@@ -216,7 +216,7 @@ class _Raw(io.RawIOBase):
 
 
 def _is_archive(start: bytes) -> bool:
-    if start.startswith((b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")):
+    if start.startswith((b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")):
         return True
     if len(start) < _BLOCK:
         return False

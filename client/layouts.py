@@ -1,6 +1,7 @@
 """`oci-layout://` references of named contexts: the folder, the tag, and the digest they stand for."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +45,37 @@ def open_blob(layout: Path, digest: str) -> BinaryIO:
     if not _DIGEST.fullmatch(digest):
         raise FileNotFoundError(f"not a digest: {digest!r}")
     return (layout / "blobs" / algorithm / encoded).open("rb")
+
+
+def write_blob(layout: Path, digest: str, data: Iterable[bytes]) -> None:
+    """Add a blob to an OCI image layout, whole or not at all. Raises OSError, for other bytes than the digest's too."""
+    from ..oci.digest import DigestMismatch, InvalidDigest
+    from ..oci.layout import Layout, LayoutError
+
+    try:
+        found = Layout.open(layout)
+        if not found.has(digest):
+            found.write_blob(_Pieces(data), "", digest)
+    except (LayoutError, DigestMismatch, InvalidDigest) as error:
+        raise OSError(str(error)) from error
+
+
+class _Pieces:
+    """Pieces of bytes as a stream."""
+
+    def __init__(self, data: Iterable[bytes]) -> None:
+        self._data = iter(data)
+        self._left = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        while not self._left:
+            piece = next(self._data, None)
+            if piece is None:
+                return b""
+            self._left = piece
+        out, self._left = self._left[:size], self._left[size:]
+        return out
 
 
 def resolve(ref: LayoutRef) -> LayoutRef:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from ..wire.pb import control_pb2
+from .caches import Caches
 from .errors import ClientError
 from .inputs import Inputs
 from .options import FALSE, BuildOptions, Output
@@ -44,7 +45,7 @@ def outputs_of(options: BuildOptions) -> list[Output]:
 
 
 def solve_request(
-    options: BuildOptions, inputs: Inputs, outputs: list[Output], session: str
+    options: BuildOptions, inputs: Inputs, outputs: list[Output], session: str, caches: Caches | None = None
 ) -> control_pb2.SolveRequest:
     """The request of one build."""
     request = control_pb2.SolveRequest(
@@ -56,9 +57,9 @@ def solve_request(
     )
     for output in outputs:
         request.Exporters.add(Type=output.type, Attrs=output.attrs)
-    for kind, attrs in options.cache_from:
+    for kind, attrs in caches.imports if caches else ():
         request.Cache.Imports.add(Type=kind, Attrs=attrs)
-    for kind, attrs in options.cache_to:
+    for kind, attrs in caches.exports if caches else ():
         request.Cache.Exports.add(Type=kind, Attrs=attrs)
     return request
 

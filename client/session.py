@@ -2,7 +2,7 @@
 
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -48,6 +48,12 @@ class LocalSession:
         from .layouts import open_blob
 
         return open_blob(self._inputs.layouts[store], digest)
+
+    def write_blob(self, store: str, digest: str, size: int, data: Iterable[bytes], labels: Mapping[str, str]) -> None:
+        """Add a blob to a folder with cache."""
+        from .layouts import write_blob
+
+        write_blob(self._inputs.layouts[store], digest, data)
 
     def secret(self, id: str) -> bytes | None:
         """The value of a secret."""

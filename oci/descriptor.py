@@ -24,6 +24,15 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+_DISTRIBUTABLE = {
+    "application/vnd.oci.image.layer.nondistributable.v1.tar": OCI_LAYER,
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": OCI_LAYER_GZIP,
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": OCI_LAYER_ZSTD,
+    "application/vnd.docker.image.rootfs.foreign.diff.tar": DOCKER_LAYER,
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": DOCKER_LAYER_GZIP,
+}
+# What a lazily loaded layer says of itself.
+_OF_LAYERS = ("containerd.io/snapshot/stargz/toc.digest", "io.containers.estargz.uncompressed-size")
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that names a tag in an image layout."""
 
@@ -272,6 +281,13 @@ def platform_from_json(value: object, where: str = "platform") -> Platform:
         _text(obj, "os.version", where),
         _texts(obj, "os.features", where),
     )
+
+
+def as_layer(descriptor: Descriptor) -> Descriptor:
+    """A layer of another image as a layer of a new one: distributable, with no annotations but those of its format."""
+    annotations = {key: value for key, value in descriptor.annotations.items() if key in _OF_LAYERS}
+    media_type = _DISTRIBUTABLE.get(descriptor.media_type, descriptor.media_type)
+    return Descriptor(media_type, descriptor.digest, descriptor.size, annotations or _NO_ANNOTATIONS)
 
 
 def encode_json(value: object, indent: int | None = 2) -> bytes:

@@ -6,10 +6,10 @@ size and time; a file whose time may have been cut to seconds by an archive is c
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from .pack import CAPABILITY, LayerPacker
 
@@ -51,50 +51,132 @@ def pack(differences: Iterator[Difference], packer: LayerPacker) -> None:
     packer.close()
 
 
-def of_upper(upper: bytes, base: bytes | None) -> Iterator[Difference]:
+class Below(Protocol):
+    """A file system that another is compared with."""
+
+    def find(self, path: bytes) -> tuple[bytes, os.stat_result] | None:
+        """Where a path is on this machine, and its status; None where it is not there."""
+
+    def names(self, path: bytes) -> Set[bytes]:
+        """What is in a directory; "" is the root."""
+
+
+class Folder:
+    """The file system in a directory."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+
+    def find(self, path: bytes) -> tuple[bytes, os.stat_result] | None:
+        """Look there."""
+        full = self._root + b"/" + path
+        try:
+            return full, os.lstat(full)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, path: bytes) -> Set[bytes]:
+        """List it."""
+        return set(os.listdir(self._root + b"/" + path if path else self._root))
+
+
+class Listings:
+    """What is in directories that do not change, listed once; threads may share one."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[bytes, frozenset[bytes]] = {}
+
+    def __call__(self, folder: bytes) -> tuple[bytes, frozenset[bytes]]:
+        """A directory with the names in it."""
+        names = self._known.get(folder)
+        if names is None:
+            names = self._known[folder] = frozenset(os.listdir(folder))
+        return folder, names
+
+
+class Stack:
+    """The file system that an overlay of directories shows, without a mount."""
+
+    def __init__(self, layers: Sequence[bytes], listed: Listings | None = None) -> None:
+        """Begin with directories in overlayfs's form, the top one first; `listed` is shared with others like it."""
+        self._listed = listed or Listings()
+        self._parts = {b"": [self._listed(layer) for layer in layers]}
+
+    def find(self, path: bytes) -> tuple[bytes, os.stat_result] | None:
+        """Look through the directories from the top."""
+        folder, _, name = path.rpartition(b"/")
+        for place, names in self._directory(folder):
+            if name in names:
+                full = place + b"/" + name
+                status = os.lstat(full)
+                return None if is_whiteout(status) else (full, status)
+        return None
+
+    def names(self, path: bytes) -> Set[bytes]:
+        """What the directories have together, without what upper ones hide."""
+        found: dict[bytes, bool] = {}
+        for place, names in self._directory(path):
+            for name in names - found.keys():
+                found[name] = not is_whiteout(os.lstat(place + b"/" + name))
+        return {name for name, there in found.items() if there}
+
+    def _directory(self, path: bytes) -> list[tuple[bytes, frozenset[bytes]]]:
+        """The places that make up a directory, with the names in each; none where it is something else."""
+        known = self._parts.get(path)
+        if known is not None:
+            return known
+        folder, _, name = path.rpartition(b"/")
+        out: list[tuple[bytes, frozenset[bytes]]] = []
+        for place, names in self._directory(folder):
+            if name not in names:
+                continue
+            full = place + b"/" + name
+            if not stat.S_ISDIR(os.lstat(full).st_mode):
+                break
+            out.append(self._listed(full))
+            if is_opaque(full):
+                break
+        self._parts[path] = out
+        return out
+
+
+def of_upper(upper: bytes, base: Below | None) -> Iterator[Difference]:
     """What an overlay's upper directory changes of what is below it; None is nothing."""
     yield from _upper(upper, base, b"")
 
 
-def of_trees(base: bytes | None, now: bytes) -> Iterator[Difference]:
+def of_trees(base: bytes | Below | None, now: bytes) -> Iterator[Difference]:
     """What one directory has that another has not, and the other way round."""
-    yield from _trees(base, now, b"", overlay=False)
+    yield from _trees(Folder(base) if isinstance(base, bytes) else base, now, b"", overlay=False)
 
 
-def _names(folder: bytes) -> list[bytes]:
-    return sorted(os.listdir(folder))
-
-
-def _upper(upper: bytes, base: bytes | None, below: bytes) -> Iterator[Difference]:
+def _upper(upper: bytes, base: Below | None, below: bytes) -> Iterator[Difference]:
     here = upper + b"/" + below if below else upper
-    for name in _names(here):
+    for name in sorted(os.listdir(here)):
         path = below + b"/" + name if below else name
         full = upper + b"/" + path
         status = os.lstat(full)
-        before = None if base is None else _status(base + b"/" + path)
+        old = None if base is None else base.find(path)
         if is_whiteout(status):
-            if before is not None:
+            if old is not None:
                 yield Difference(path, None)
             continue
-        if before is None or not _same(base + b"/" + path if base else b"", before, full, status, both=True):
+        if old is None or not _same(*old, full, status, both=True):
             yield Difference(path, status)
         if stat.S_ISDIR(status.st_mode):
-            if before is not None and is_opaque(full):
-                under = base if stat.S_ISDIR(before.st_mode) else None
+            # Below a directory that was none there is nothing to compare with.
+            under = base if old is not None and stat.S_ISDIR(old[1].st_mode) else None
+            if old is not None and is_opaque(full):
                 yield from _trees(under, upper, path, overlay=True)
             else:
-                # Below a directory that was none there is nothing to compare with.
-                yield from _upper(upper, base if before is not None and stat.S_ISDIR(before.st_mode) else None, path)
+                yield from _upper(upper, under, path)
 
 
-def _trees(base: bytes | None, now: bytes, below: bytes, *, overlay: bool) -> Iterator[Difference]:
-    def place(root: bytes) -> bytes:
-        return root + b"/" + below if below else root
-
-    before = set(os.listdir(place(base))) if base is not None else set()
-    after = {
-        name for name in os.listdir(place(now)) if not overlay or not is_whiteout(os.lstat(place(now) + b"/" + name))
-    }
+def _trees(base: Below | None, now: bytes, below: bytes, *, overlay: bool) -> Iterator[Difference]:
+    here = (now + b"/" + below if below else now) + b"/"
+    before = base.names(below) if base is not None else frozenset()
+    after = {name for name in os.listdir(here) if not overlay or not is_whiteout(os.lstat(here + name))}
     for name in sorted(before | after):
         path = below + b"/" + name if below else name
         if name not in after:
@@ -102,22 +184,14 @@ def _trees(base: bytes | None, now: bytes, below: bytes, *, overlay: bool) -> It
             continue
         full = now + b"/" + path
         status = os.lstat(full)
-        old_path = b"" if base is None else base + b"/" + path
-        old = _status(old_path) if name in before else None
-        if old is None or not _same(old_path, old, full, status, both=False):
+        old = base.find(path) if base is not None and name in before else None
+        if old is None or not _same(*old, full, status, both=False):
             yield Difference(path, status)
         elif status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             yield Difference(path, status, unchanged=True)
         if stat.S_ISDIR(status.st_mode):
-            under = base if old is not None and stat.S_ISDIR(old.st_mode) else None
+            under = base if old is not None and stat.S_ISDIR(old[1].st_mode) else None
             yield from _trees(under, now, path, overlay=overlay)
-
-
-def _status(path: bytes) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def is_whiteout(status: os.stat_result) -> bool:

@@ -166,7 +166,7 @@ class Exchange:
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = httpx.Client(
-                verify=_tls(options),
+                verify=tls_context(options),
                 timeout=self._timeout,
                 headers={"User-Agent": _CLIENT_ID, "Accept-Encoding": "identity"},
                 transport=self._transport,
@@ -393,7 +393,8 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
 
 
-def _tls(options: HostOptions) -> ssl.SSLContext:
+def tls_context(options: HostOptions) -> ssl.SSLContext:
+    """What certificates are checked against: the system's authorities, and those of the options."""
     paths = ssl.get_default_verify_paths()
     # A machine without certificates of its own takes those that come with httpx.
     context = ssl.create_default_context() if paths.cafile or paths.capath else httpx.create_ssl_context()

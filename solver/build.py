@@ -1,5 +1,6 @@
 """One build: a definition or a frontend, the results that it asks for, and their exports."""
 
+import base64
 import json
 import secrets
 import threading
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..grammar.errors import SourceError
 from ..llb.bridge import BridgeError, Frontend, FrontendCall
@@ -22,8 +23,12 @@ from .scheduler.job import Job
 from .scheduler.status import Reporter
 
 if TYPE_CHECKING:
+    from .exporters.options import LayerForm
     from .gateway.metadata import Resolver
+    from .layers import Layer
     from .provenance import Options
+    from .remotecache.config import CacheConfig
+    from .remotecache.imported import Imported
     from .scheduler.explain import Explanation
 
 _DEEPEST = 16
@@ -54,6 +59,18 @@ class Shared:
             self.explained.pop(next(iter(self.explained)), None)
 
 
+class CacheImport(Protocol):
+    """A cache to import, in the words of either protocol."""
+
+    @property
+    def Type(self) -> str:
+        """`registry`, `local` or `inline`."""
+
+    @property
+    def Attrs(self) -> Mapping[str, str]:
+        """Where it is."""
+
+
 class Build:
     """A build that runs. `close` it when its exports are done.
 
@@ -70,6 +87,8 @@ class Build:
         self.job = Job(context, reporter, shared.inflight, shared.slots, shared.max_parallelism)
         self._policies = [policy] if policy is not None else []
         self._lock = threading.Lock()
+        self._import_lock = threading.Lock()
+        self._imports: dict[str, Imported | None] = {}
         self._resolver: Resolver | None = None
         self.started = time.time_ns()
         self.invocation = secrets.token_hex(12)
@@ -105,7 +124,7 @@ class Build:
         policies: Sequence[policy_pb2.Policy] = (),
     ) -> Ref:
         """A lazy result of a definition. Raises SolveError where it can't be loaded."""
-        refuse_cache(imports)
+        self.use_imports(imports)
         found = [*self._policies, *policies]
         if found:
             from .policy import converted, mapper
@@ -114,6 +133,40 @@ class Build:
             if apply is not None:
                 definition = converted(definition, apply)
         return Ref(self.job, definition, self.job.load(definition))
+
+    def use_imports(self, entries: Iterable[CacheImport]) -> None:
+        """Look into these caches too, from now on; one that can't be loaded is shown as such, and left out.
+
+        Raises:
+            SolveError: for a type that is not supported.
+        """
+        wanted = {json.dumps([entry.Type, dict(entry.Attrs)], sort_keys=True): entry for entry in entries}
+        if not wanted:
+            return
+        from .remotecache import find
+        from .remotecache.imported import RemoteCache
+
+        for entry in wanted.values():
+            find(entry.Type)
+        with self._import_lock:
+            new = {key: entry for key, entry in wanted.items() if key not in self._imports}
+            if new:
+                from concurrent.futures import ThreadPoolExecutor
+
+                with ThreadPoolExecutor(len(new)) as pool:
+                    self._imports.update(zip(new, pool.map(self._import, new.values()), strict=True))
+                self.job.use(RemoteCache([found for found in self._imports.values() if found is not None]))
+
+    def _import(self, entry: CacheImport) -> "Imported | None":
+        from .remotecache import find
+
+        attrs = dict(entry.Attrs)
+        name = attrs.get("ref") or attrs.get("src") or entry.Type
+        try:
+            with self.reporter.step(f"importing cache manifest from {name}") as digest:
+                return find(entry.Type).load(attrs, with_progress(self.context, self.reporter, digest))
+        except SolveError:
+            return None
 
     def source_meta(self, request: gateway_pb2.ResolveSourceMetaRequest) -> gateway_pb2.ResolveSourceMetaResponse:
         """What is known of a source, once the policy has had its say. Raises SolveError."""
@@ -151,7 +204,7 @@ class Build:
             SolveError: for a frontend that is not known, or where the build fails in what it asks for.
             SourceError: for what is wrong in a user's file.
         """
-        refuse_cache(imports)
+        self.use_imports(imports)
         if policies:
             raise SolveError("source policies for a nested frontend are not supported", code=errors.UNIMPLEMENTED)
         options = dict(opts)
@@ -204,12 +257,6 @@ def _cause(error: BridgeError) -> Exception:
     return SolveError(str(error), code=error.code)
 
 
-def refuse_cache(imports: Iterable[Any]) -> None:
-    """Raises SolveError for a cache import of a type that is not supported."""
-    for entry in imports:
-        raise SolveError(f"cache import of type {entry.Type!r} is not supported", code=errors.UNIMPLEMENTED)
-
-
 def check_request(request: control_pb2.SolveRequest) -> None:
     """Raises SolveError for what a request asks for and this solver can't do."""
     if request.ExporterDeprecated and request.Exporters:
@@ -223,22 +270,31 @@ def check_request(request: control_pb2.SolveRequest) -> None:
         raise SolveError(
             "the old form of naming caches is not supported: use Imports and Exports", code=errors.INVALID_ARGUMENT
         )
-    refuse_cache(cache.Imports)
-    for entry in cache.Exports:
-        raise SolveError(f"cache export of type {entry.Type!r} is not supported", code=errors.UNIMPLEMENTED)
+    if cache.Imports or cache.Exports:
+        from .remotecache import find
+        from .remotecache.export import mode_of
+
+        for entry in (*cache.Imports, *cache.Exports):
+            find(entry.Type)
+        for entry in cache.Exports:
+            mode_of(entry.Attrs)
     if getattr(request.Definition, "def") and request.Frontend:
         raise SolveError("a request has both a definition and a frontend", code=errors.INVALID_ARGUMENT)
 
 
 def exporters_of(request: control_pb2.SolveRequest) -> list[tuple[control_pb2.Exporter, Exporter]]:
     """The request's exporters. Raises SolveError for a type that is not known."""
-    entries = list(request.Exporters)
+    entries = [control_pb2.Exporter(Type=entry.Type, Attrs=dict(entry.Attrs)) for entry in request.Exporters]
     if request.ExporterDeprecated:
         entries.append(
             control_pb2.Exporter(Type=request.ExporterDeprecated, Attrs=dict(request.ExporterAttrsDeprecated))
         )
     if not entries:
         return []
+    epoch = request.FrontendAttrs.get("build-arg:SOURCE_DATE_EPOCH", "")
+    for entry in entries if epoch else ():
+        if "source-date-epoch" not in entry.Attrs:
+            entry.Attrs["source-date-epoch"] = epoch
     from .exporters import find
 
     return [(entry, find(entry.Type)) for entry in entries]
@@ -262,14 +318,19 @@ def run(
     attests = _attests(request)
     build = Build(context, reporter, shared, request.SourcePolicy if request.HasField("SourcePolicy") else None)
     try:
+        build.use_imports(request.Cache.Imports)
         outcome = _outcome(build, request, client_frontend)
         context.check()
         result = exportable(outcome)
+        caches = list(request.Cache.Exports)
+        if any(entry.Type == "inline" for entry in caches):
+            result = _with_inline_cache(build, outcome, result, (entry for entry, _ in exporters))
         if attests is not None:
             result = _with_provenance(build, outcome, result, attests)
         response = control_pb2.SolveResponse(ExporterResponse=_told(request, outcome))
         for told in _export(exporters, result, build):
             response.ExporterResponse.update(told)
+        response.ExporterResponse.update(_export_caches(build, outcome, result, caches))
         if reporter.broken is not None:
             raise reporter.broken
         return response
@@ -473,6 +534,62 @@ def _together(
     if errors:
         raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
     return answers
+
+
+def _keyed(build: Build, outcome: Outcome) -> list[tuple[str, int]]:
+    return build.job.keyed([ref.head for ref in outcome.refs.values() if ref is not None and ref.head is not None])
+
+
+def _with_inline_cache(
+    build: Build, outcome: Outcome, result: Exportable, exporters: Iterable[control_pb2.Exporter]
+) -> Exportable:
+    """The result with a cache for the config of each of its images."""
+    from .exporters.blobs import layers_of
+    from .exporters.options import layer_form
+    from .remotecache.export import collect
+    from .remotecache.inline import config_field
+
+    images = [entry for entry in exporters if entry.Type in ("image", "oci", "docker")]
+    form = layer_form(dict(images[0].Attrs) if images else {})
+    metadata = dict(result.metadata)
+    keyed = _keyed(build, outcome)
+    with build.reporter.step("preparing layers for inline cache") as digest:
+        context = with_progress(build.context, build.reporter, digest)
+        for key, (found, _) in result.refs.items():
+            config, _ = collect(keyed, [found.snapshot], "min", form, context)
+            text = config_field(config, [layer.diff_id for layer in layers_of(found.snapshot, form, context)])
+            if text:
+                name = f"containerimage.inlinecache/{key}" if key else "containerimage.inlinecache"
+                metadata[name] = base64.b64decode(text)
+    return replace(result, metadata=metadata)
+
+
+_CACHES = {"registry": "exporting cache to registry", "local": "exporting cache to client directory"}
+
+
+def _export_caches(
+    build: Build, outcome: Outcome, result: Exportable, entries: Sequence[control_pb2.CacheOptionsEntry]
+) -> dict[str, str]:
+    """Write the caches that are kept for themselves; what the client is told."""
+    wanted = [entry for entry in entries if entry.Type != "inline"]
+    if not wanted:
+        return {}
+    from .remotecache.export import collect, export
+
+    keyed = _keyed(build, outcome)
+    heads = [found.snapshot for found, _ in result.refs.values()]
+    out: dict[str, str] = {}
+    for number, entry in enumerate(wanted):
+        with build.reporter.step(_CACHES[entry.Type], f"{build.context.session.id}-cache-{number}") as digest:
+            context = with_progress(build.context, build.reporter, digest)
+
+            def collected(
+                mode: str, form: "LayerForm", context: Context = context
+            ) -> "tuple[CacheConfig, list[Layer]]":
+                return collect(keyed, heads, mode, form, context)
+
+            out.update(export(entry.Type, dict(entry.Attrs), collected, context))
+    return out
 
 
 def with_progress(context: Context, reporter: Reporter, digest: str, cancel: threading.Event | None = None) -> Context:

@@ -17,6 +17,7 @@ from .snapshots.leases import Leases
 from .snapshots.store import Snapshots
 
 if TYPE_CHECKING:
+    from ..oci.transport import HostOptions
     from .build import Shared
     from .executor.base import Executor
     from .scheduler.explain import Explanation
@@ -31,6 +32,7 @@ class EmbeddedSolver:
 
     `frontends` maps names such as `dockerfile.v0` to what they stand for. `entitlements` is what builds may ask for,
     None everything.
+    `registries` gives options for registry hosts, when one is first spoken to.
 
     Raises:
         SolveError: where another process keeps the folder for longer than half a minute, or it can't be written.
@@ -44,12 +46,14 @@ class EmbeddedSolver:
         executor: str | None = None,
         max_parallelism: int = 0,
         entitlements: Iterable[str] | None = None,
+        registries: "Callable[[], Mapping[str, HostOptions]]" = dict,
         lock_seconds: float = LOCK_SECONDS,
     ) -> None:
         self.root = root
         self._frontends = dict(frontends or {})
         self._executor_name = executor
         self._max_parallelism = max_parallelism
+        self._registries = registries
         self._entitlements = None if entitlements is None else frozenset(entitlements)
         self._executor: Executor | None = None
         self._executor_lock = threading.Lock()
@@ -108,7 +112,7 @@ class EmbeddedSolver:
             cancel=cancel,
             leases=self.leases,
             entitlements=granted(entitlements, self._entitlements),
-            registry=_registry(session),
+            registry=_registry(session, self._registries),
         )
 
     def solve(
@@ -245,7 +249,7 @@ def _lock(path: Path, seconds: float) -> Callable[[], None]:
     return lambda: os.close(descriptor)
 
 
-def _registry(session: Session) -> Callable[[], Any]:
+def _registry(session: Session, hosts: "Callable[[], Mapping[str, HostOptions]]") -> Callable[[], Any]:
     made: list[Any] = []
     lock = threading.Lock()
 
@@ -254,7 +258,7 @@ def _registry(session: Session) -> Callable[[], Any]:
 
         with lock:
             if not made:
-                made.append(open_registry(session))
+                made.append(open_registry(session, hosts()))
             return made[0]
 
     return registry

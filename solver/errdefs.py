@@ -21,7 +21,9 @@ def to_status(error: BaseException, *, inputs: Sequence[str] = (), mounts: Seque
 
     `inputs` and `mounts` are the ids by which a client can reach the file systems that a failed process had.
     """
-    given = next((found for one in chain(error) if (found := getattr(one, "status", b""))), b"")
+    # Errors of registries have a status that is a number.
+    found = (getattr(one, "status", None) for one in chain(error))
+    given = next((status for status in found if status and isinstance(status, bytes)), b"")
     if given:
         return rpc_status_pb2.Status.FromString(given)
     return errors.make_status(code_of(error), message_of(error), _details(error, inputs, mounts))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .snapshots.store import Snapshots
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
-_NOTES = ("checksum", "layer", "description")
+_NOTES = ("checksum", "layer", "description", "identity")
 """Kinds of items whose keys begin with a snapshot."""
 _YOUNG = 3600.0
 """Seconds for which a blob that nothing names yet may be of a build that runs."""
@@ -286,6 +286,11 @@ class Usage:
                 elif kind == "layer":
                     used.update(digest.decode() for digest in _DIGEST.findall(value))
             self._cache.remove_values(kind, gone)
+        records = {record.key for record in self._cache.records()}
+        links = self._cache.values("link")
+        self._cache.remove_values("link", [key for key, value in links if value.decode() not in records])
+        if everything:
+            self._cache.remove_values("step", [key for key, _ in self._cache.values("step")])
         chains = self._cache.values("chain")
         self._cache.remove_values("chain", [key for key, value in chains if value.decode() not in there])
         self._cache.remove_values("sources", [key for key, _ in self._cache.values("sources") if key not in used])

@@ -4,7 +4,7 @@ A remote client answers over a `Control.Session` tunnel; the client of an embedd
 """
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -74,6 +74,14 @@ class Session(Protocol):
         Raises:
             KeyError: where the client offers no such layout.
             FileNotFoundError: where the layout has no such blob.
+        """
+
+    def write_blob(self, store: str, digest: str, size: int, data: Iterable[bytes], labels: Mapping[str, str]) -> None:
+        """Put a blob into one of the client's content stores; one that is there already is left as it is.
+
+        Raises:
+            KeyError: where the client offers no such store.
+            OSError: where it can't be written, or is not what the digest names.
         """
 
     def secret(self, id: str) -> bytes | None:

@@ -58,7 +58,7 @@ COMMAND = Command(
     arguments="CONTEXT",
     required=1,
     most=1,
-    notes="CONTEXT is a folder, or - for standard input: a Dockerfile, or a tar of a context.",
+    notes="CONTEXT is a folder, a git repository, a URL, or - for standard input: a Dockerfile, or a tar of a context.",
 )
 
 

@@ -171,7 +171,8 @@ def _finish(build: Build, target: Stage, reachable: set[Stage], source_file: Sou
         settle()
     if source_file is None:
         source_file = SourceFile(options.filename, build.file.source.encode())
-    needed = [stage for stage in build.stages if stage in reachable_from(target)]
+    reachable = reachable_from(target)
+    needed = [stage for stage in build.stages if stage in reachable]
     scanned = [stage for stage in needed if stage.scan_stage and stage is not target]
     extras = {stage.label: stage.state.output for stage in scanned}
     return Converted(

@@ -6,6 +6,7 @@ It runs before anything can be imported, so it needs nothing but what is built i
 import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
+from _thread import RLock
 from marshal import loads
 from posix import O_RDONLY, pread
 from posix import open as open_file
@@ -25,17 +26,33 @@ LATE = frozenset(
     }
 )
 """Modules that others import by name and hardly ever look into: they are run when one does."""
+RULES = "brickyard.frontend.lint.rules."
+"""Most files break no rule."""
 Module = type(sys)
+LOCK = RLock()
 
 
 class Late(Module):
     """A module that has not been run yet."""
 
     def __getattr__(self, name):
-        """The first look into it runs it."""
-        spec = self.__spec__
-        self.__class__ = Module
-        spec.loader.run(self)
+        """The first look into it runs it; other threads wait until that is done."""
+        with LOCK:
+            if self.__class__ is Late:
+                self.__class__ = Running
+                self.__spec__.loader.run(self)
+                self.__class__ = Module
+        return getattr(self, name)
+
+
+class Running(Module):
+    """A module that is being run."""
+
+    def __getattr__(self, name):
+        """Another thread waits; the one that runs it has what there is so far."""
+        with LOCK:
+            if self.__class__ is Running:
+                raise AttributeError(f"module {self.__name__!r} has no attribute {name!r} yet")
         return getattr(self, name)
 
 
@@ -77,7 +94,7 @@ class Bundle:
         """Run a module's code, or leave that for later."""
         name = module.__spec__.name
         module.__file__ = name
-        if name in LATE:
+        if name in LATE or name.startswith(RULES):
             module.__class__ = Late
         else:
             self.run(module)

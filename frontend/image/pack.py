@@ -10,6 +10,7 @@ looking at what the process has mapped once all of that is imported.
 
 import dataclasses
 import importlib
+import importlib.machinery
 import importlib.util
 import marshal
 import os
@@ -82,6 +83,18 @@ def _imports(code: types.CodeType, package: str) -> Iterator[str]:
                     yield from (f"{base}.{name}" for name in names)
 
 
+def _find(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Where a module comes from, also one that puts another in its place when it is imported."""
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.name != name:
+            parent = sys.modules[name.rpartition(".")[0]]
+            spec = importlib.machinery.PathFinder.find_spec(name, parent.__path__)
+    except (ImportError, ValueError, AttributeError, KeyError):
+        return None
+    return spec
+
+
 class Found:
     """The modules that there are to pack: code, or the path of an extension."""
 
@@ -101,10 +114,7 @@ class Found:
             seen.add(name)
             if parent:
                 pending.append(parent)
-            try:
-                spec = importlib.util.find_spec(name)
-            except (ImportError, ValueError, AttributeError):
-                continue
+            spec = _find(name)
             if spec is None or spec.loader is None or spec.origin == "built-in":
                 continue
             loader: Any = spec.loader

@@ -162,10 +162,13 @@ def make() -> Tables:
         if entry["__type__"] == "Rule":
             numbers[key] = len(rules)
             rules.append((entry["origin"]["name"], len(entry["expansion"])))
-    order = {state: number for number, state in enumerate(automaton["states"])}
-    states = [
-        {names[symbol]: ~numbers[to["@"]] if kind else order[to] for symbol, (kind, to) in steps.items()}
-        for steps in automaton["states"].values()
-    ]
-    start, end = automaton["start_states"]["start"], automaton["end_states"]["start"]
-    return Tables(order[start], order[end], states, rules)
+    # Lark numbers states as sets happen to be ordered; here they are numbered as they are reached.
+    order = {automaton["start_states"]["start"]: 0}
+    states: list[dict[str, int]] = []
+    while len(states) < len(order):
+        state = list(order)[len(states)]
+        steps = sorted(((names[s], *step) for s, step in automaton["states"][state].items()), key=lambda step: step[0])
+        states.append(
+            {name: ~numbers[to["@"]] if kind else order.setdefault(to, len(order)) for name, kind, to in steps}
+        )
+    return Tables(0, order[automaton["end_states"]["start"]], states, rules)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .pattern import Pattern, PatternError, compile_pattern, reversed_pattern
 from .space import SPACES
 
-_SPACES = frozenset(SPACES)
+_SPACE = re.compile(f"[{SPACES}]+")
 _SPECIAL = frozenset("@*#?-$!0")
 _PLAIN = re.compile(r"[^$<'\"\\`\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000}/]+")
 _DEPTH = 100
@@ -76,12 +76,16 @@ class _Split:
         self.buffer: list[str] = []
         self.inside = False
 
-    def soft(self, char: str) -> None:
-        if char in _SPACES:
+    def soft(self, text: str) -> None:
+        start = 0
+        for space in _SPACE.finditer(text):
+            if space.start() > start:
+                self.hard(text[start : space.start()])
             if self.inside:
                 self.end()
-        else:
-            self.hard(char)
+            start = space.end()
+        if start < len(text):
+            self.hard(text[start:])
 
     def hard(self, text: str) -> None:
         self.buffer.append(text)
@@ -142,8 +146,7 @@ class _Reader:
             if char == "$":
                 value = self.dollar(raw_escapes)
                 out.append(value)
-                for piece in value:
-                    split.soft(piece)
+                split.soft(value)
             elif char == "<":
                 value = self.angle()
                 out.append(value)

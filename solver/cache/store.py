@@ -86,6 +86,16 @@ class CacheStore:
             rows = self._db.connection.execute("SELECT * FROM records ORDER BY used").fetchall()
         return [Record(row[0], tuple(json.loads(row[1])), *row[2:]) for row in rows]
 
+    def keys_of(self, results: Sequence[tuple[str | None, ...]]) -> dict[tuple[str | None, ...], list[str]]:
+        """The keys of the records with these results, sorted."""
+        wanted = {json.dumps(list(found)): found for found in results}
+        out: dict[tuple[str | None, ...], list[str]] = {found: [] for found in results}
+        with self._db.lock:
+            for key, text in self._db.connection.execute("SELECT key, results FROM records ORDER BY key"):
+                if text in wanted:
+                    out[wanted[text]].append(key)
+        return out
+
     def remove(self, keys: Sequence[str]) -> None:
         """Forget records."""
         with self._db.transaction() as db:

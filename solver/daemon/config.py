@@ -337,7 +337,11 @@ def _unusable(config: Config) -> Iterator[str]:
         ("worker.oci.selinux", oci.selinux),
         ("worker.oci.userRemapUnsupported", oci.user_remap),
         ("worker.oci.noProcessSandbox", oci.no_process_sandbox),
+        ("worker.oci.defaultCgroupParent", oci.default_cgroup_parent),
         ("otel.socketPath", config.otel.socket_path),
+        ("dns", config.dns != Dns()),
+        ("provenanceEnvDir", config.provenance_env_dir),
+        ("system.maxRegistryConcurrency", config.system.max_registry_concurrency),
     ):
         if given:
             yield f"{key}: not supported here; the key has no effect"

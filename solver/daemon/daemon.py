@@ -26,6 +26,7 @@ from .log import log
 from .worker import WorkerInfo
 
 if TYPE_CHECKING:
+    from ...oci.transport import HostOptions
     from ..gateway.bridge import Gateway
 
 CALLS = 1000
@@ -69,6 +70,7 @@ class Daemon:
                 executor=options.executor,
                 max_parallelism=config.worker.oci.max_parallelism,
                 entitlements=options.entitlements,
+                registries=lambda: _registries(config),
                 lock_seconds=0.0,
             )
             self._undo.append(self._solver.close)
@@ -128,6 +130,13 @@ def _stored(content: ContentStore, digest: str) -> Path | None:
     except ValueError:
         return None
     return path if path.is_file() else None
+
+
+def _registries(config: Config) -> Mapping[str, "HostOptions"]:
+    # Imported when a registry is spoken to: its client is large.
+    from .registries import registry_hosts
+
+    return registry_hosts(config.registry)
 
 
 def _frontends(options: Options) -> dict[str, Frontend]:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ...wire.pb import control_pb2, worker_pb2
@@ -10,8 +11,13 @@ from .log import log
 
 AFTER_BUILD = 1.0
 """Seconds between a build's end and the collection that follows it."""
-AT_MOST_EVERY = 60.0
-"""Seconds between two collections, however many builds end."""
+AT_MOST_EVERY = 5.0
+"""Seconds between two collections, however many builds end; more where a collection takes long."""
+_SHARE = 20
+"""Collections take at most this part of the time."""
+
+WHILE_IDLE = 3600.0
+"""Seconds between two collections when no build ends."""
 
 _RESERVE = DiskSpace(percent=10), 10 * 10**9
 _MOST = DiskSpace(percent=80), 100 * 10**9
@@ -79,7 +85,6 @@ class GarbageCollector:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
-        self.soon()
 
     def soon(self) -> None:
         """Collect shortly."""
@@ -94,12 +99,14 @@ class GarbageCollector:
 
     def _run(self) -> None:
         while True:
-            self._asked.wait()
+            # Records also become too old where nobody builds.
+            self._asked.wait(WHILE_IDLE)
             if self._stop.wait(AFTER_BUILD):
                 return
             self._asked.clear()
+            began = time.monotonic()
             self.collect()
-            if self._stop.wait(AT_MOST_EVERY):
+            if self._stop.wait(max(AT_MOST_EVERY, (time.monotonic() - began) * _SHARE)):
                 return
 
     def collect(self) -> int:

@@ -156,13 +156,12 @@ class History:
             NoSuchBuild: where there is none.
         """
         with self._lock:
+            # Under the lock, since the end of the build moves the file.
             running = self._active.get(ref) or self._internal.get(ref)
-            record = None if running else self.record(ref)
-        if running:
-            return running[1].follow(stop)
-        assert record is not None
-        path = self.blob(record.logs.digest)
-        return status_log.replay(path) if path is not None else iter(())
+            if running:
+                return running[1].follow(stop)
+            path = self.blob(self.record(ref).logs.digest)
+            return status_log.replay(path) if path is not None else iter(())
 
     def active(self, ref: str) -> bool:
         """Whether a build of this ref runs."""

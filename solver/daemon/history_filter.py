@@ -47,8 +47,11 @@ def select(
 
 def parse(text: str) -> Match:
     """One filter. Raises ValueError."""
-    rows = list(csv.reader([text]))
-    parts = [_part(part) for part in (rows[0] if rows else [])]
+    try:
+        fields = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise ValueError(f"failed to parse history filter {text!r}: {error}") from None
+    parts = [_part(part) for part in fields]
     return lambda record: all(match(record) for match in parts)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ...wire.h2.connection import Connection
@@ -177,9 +177,9 @@ class Listeners:
             undo()
 
     @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._open)
+    def addresses(self) -> list[Any]:
+        """What the sockets are bound to."""
+        return [listener.getsockname() for listener, _ in self._listening]
 
     def _accept(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         while True:

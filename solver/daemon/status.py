@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 
 from ...wire.pb import control_pb2
@@ -62,7 +63,11 @@ class StatusLog:
 
     def follow(self, stop: Callable[[], bool]) -> Iterator[bytes]:
         """Encoded `StatusResponse` messages from the first event on, until the log closes or `stop` says so."""
-        with self._path.open("rb", buffering=0) as file:
+        # Opened now: by the time that somebody reads, the file may have got another name.
+        return self._follow(self._path.open("rb", buffering=0), stop)
+
+    def _follow(self, file: FileIO, stop: Callable[[], bool]) -> Iterator[bytes]:
+        with file:
             at = 0
             while True:
                 with self._changed:
@@ -78,7 +83,11 @@ class StatusLog:
 
 def replay(path: Path) -> Iterator[bytes]:
     """The encoded messages of a log that is complete. Raises OSError, or ValueError where it is broken."""
-    with path.open("rb", buffering=0) as file:
+    return _replayed(path.open("rb", buffering=0))
+
+
+def _replayed(file: FileIO) -> Iterator[bytes]:
+    with file:
         for _, data in _batches(file.fileno(), 0, os.fstat(file.fileno()).st_size):
             yield data
 

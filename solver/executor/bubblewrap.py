@@ -28,16 +28,15 @@ from .base import BindMount, ExecError, Process, Resources, Running
 from .cgroups import join, make_cgroup, path_of, remove_cgroups
 from .confinement import CAPABILITIES, MASKED, READONLY, own_capabilities
 from .explain import explain
-from .files import HOSTNAME, resolv_conf, write_hosts
 from .ids import standing
-from .limits import can_raise, check_ulimits, options, set_ulimits
-from .mountpoints import NEW_TMPFS_MODE, Mountpoints
+from .limits import can_raise, options, set_ulimits
 from .namespaces import UserNamespaces
+from .prepared import Prepared, prepare, remove
 from .processes import end_recorded
 from .running import Child
 from .spec import INSECURE_DEVICES, environment
 from .streams import Streams
-from .users import User, find_user
+from .users import User
 
 _NOT_THERE = "/brickyard-is-there"
 _SHM_SIZE = 64 << 20
@@ -102,6 +101,8 @@ class BubblewrapExecutor:
             # above all the environment, is nobody's business.
             mark = ["--ro-bind-try", str(sandbox.path / "none"), "/none", "--json-status-fd", str(status)]
             streams = Streams(tty=process.tty, stdin=stdin)
+            if identity.ids is not None:
+                streams.give(user.uid, user.gid)
             child = Child(
                 [
                     *_with_terminal(streams.terminal_name),
@@ -126,11 +127,12 @@ class BubblewrapExecutor:
         if not here.can_become(user.uid, user.gid):
             arguments = ("--unshare-user", "--uid", str(user.uid), "--gid", str(user.gid))
             return _Identity(self._program, arguments)
-        ids = (user.uid, user.gid, user.groups)
+        groups = here.groups(user.groups)
+        ids = (user.uid, user.gid, groups if here.sets_groups else None)
         if user.uid != 0:
             namespace = self._namespaces.get(self._for_others(), user.uid)
             return _Identity(self._for_others(), ("--userns", str(namespace)), (namespace,), ids)
-        same = user.gid == os.getegid() and {*user.groups} == {*os.getgroups(), user.gid}
+        same = user.gid == os.getegid() and (not here.sets_groups or {*groups} == {*os.getgroups(), user.gid})
         return _Identity(self._program, ids=None if same else ids)
 
     def _for_others(self) -> str:
@@ -170,7 +172,7 @@ class _Identity:
     program: str
     arguments: tuple[str, ...] = ()
     passed: tuple[int, ...] = ()
-    ids: tuple[int, int, Sequence[int]] | None = None
+    ids: tuple[int, int, Sequence[int] | None] | None = None
 
 
 def _capabilities(process: Process, user: User, identity: _Identity) -> list[str]:
@@ -208,51 +210,17 @@ class _Sandbox:
         self.path = path
         self.status = path / "status"
         self.cgroup = ""
-        self._args: tuple[str, ...] = ()
-        self._rootfs = Path()
-        self._mountpoints: Mountpoints | None = None
+        self._prepared: Prepared | None = None
 
     def prepare(self, process: Process) -> tuple[User, list[str]]:
         """Make the places of the mounts; gives the user and bubblewrap's arguments. Raises ExecError."""
-        try:
-            self.path.mkdir(parents=True, mode=0o711)
-        except OSError as error:
-            raise ExecError(f"cannot make {self.path}: {error.strerror}") from None
-        rootfs = Path(os.path.realpath(process.rootfs))
-        check_ulimits(process.ulimit)
-        user = find_user(rootfs, process.user)
-        hostname = process.hostname or HOSTNAME
-        self._args, self._rootfs = process.args, rootfs
-        self._mountpoints = tree = Mountpoints(rootfs, recursive=process.remove_mount_stubs)
-        for name in ("proc", "dev", "sys"):
-            tree.system(name)
-        insecure = process.security is SecurityMode.INSECURE
-        arguments = ["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--hostname", hostname]
-        if process.network is NetMode.NONE:
-            arguments.append("--unshare-net")
-        if not process.tty:
-            arguments.append("--new-session")
-        bind = "--dev-bind" if insecure else "--bind"
-        arguments += ["--ro-bind" if process.readonly_root else bind, str(rootfs), "/", *_system(insecure)]
-        mounts = [
-            BindMount("etc/resolv.conf", resolv_conf(self.path), readonly=True),
-            BindMount("etc/hosts", write_hosts(self.path, hostname, process.extra_hosts), readonly=True),
-            *process.mounts,
-        ]
-        for mount in mounts:
-            arguments += _mount(mount, tree.add(mount), tree, bind)
-        cwd = tree.folder(process.cwd, (user.uid, user.gid))
-        if tree.is_temporary(cwd):
-            arguments += ["--dir", f"/{cwd}"]
-        arguments += ["--chdir", os.path.normpath(f"/{process.cwd.lstrip('/')}"), "--clearenv"]
-        for variable in environment(process, user):
-            name, _, value = variable.partition("=")
-            arguments += ["--setenv", name, value]
+        self._prepared = ready = prepare(process, self.path)
+        process = ready.process
         if standing().real_root and (process.cgroup_parent or process.resources != Resources()):
             self.cgroup = path_of(process.cgroup_parent, self.path.name)
             (self.path / "cgroup").write_text(self.cgroup)
             make_cgroup(self.cgroup, process.resources)
-        return user, arguments
+        return ready.user, _arguments(ready)
 
     def ended(self, code: int, said: bytes) -> int:
         """Take everything away; gives the exit code, or raises ExecError where there was no process."""
@@ -263,20 +231,41 @@ class _Sandbox:
             # Bubblewrap was ended, by a key at the terminal for instance, and what it watched may go on.
             end_recorded(self.status)
             message = said.decode("utf-8", "replace").strip()
-            if message.startswith("bwrap: "):
-                raise explain(message.removeprefix("bwrap: "), self._args, "bwrap", self._rootfs)
+            if message.startswith("bwrap: ") and self._prepared is not None:
+                message = message.removeprefix("bwrap: ")
+                raise explain(message, self._prepared.process.args, "bwrap", self._prepared.rootfs)
             return code
         finally:
             self.remove()
 
     def remove(self) -> None:
         """Take everything away."""
-        if self._mountpoints is not None:
-            self._mountpoints.close()
-            self._mountpoints = None
+        if self._prepared is not None:
+            self._prepared.tree.close()
         if self.cgroup:
             remove_cgroups(self.cgroup)
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
+
+
+def _arguments(ready: Prepared) -> list[str]:
+    process = ready.process
+    insecure = process.security is SecurityMode.INSECURE
+    bind = "--dev-bind" if insecure else "--bind"
+    found = ["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--hostname", process.hostname]
+    if process.network is NetMode.NONE:
+        found.append("--unshare-net")
+    if not process.tty:
+        found.append("--new-session")
+    found += ["--ro-bind" if process.readonly_root else bind, str(ready.rootfs), "/", *_system(insecure)]
+    for mount, mode in ready.mounts:
+        found += _mount(mount, mode, bind)
+    if ready.made_cwd:
+        found += ["--dir", f"/{ready.made_cwd}"]
+    found += ["--chdir", os.path.normpath(f"/{process.cwd.lstrip('/')}"), "--clearenv"]
+    for variable in environment(process, ready.user):
+        name, _, value = variable.partition("=")
+        found += ["--setenv", name, value]
+    return found
 
 
 def _system(insecure: bool) -> list[str]:
@@ -299,12 +288,12 @@ def _system(insecure: bool) -> list[str]:
     return found
 
 
-def _mount(mount: BindMount, path: str, tree: Mountpoints, bind: str) -> list[str]:
+def _mount(mount: BindMount, mode: int, bind: str) -> list[str]:
+    place = f"/{mount.dest}"
     if mount.source is not None:
-        return ["--ro-bind" if mount.readonly else bind, str(mount.source), f"/{path}"]
+        return ["--ro-bind" if mount.readonly else bind, str(mount.source), place]
     size = ["--size", str(mount.size)] if mount.size else []
-    readonly = ["--remount-ro", f"/{path}"] if mount.readonly else []
-    return ["--perms", f"{tree.modes.get(path, NEW_TMPFS_MODE):o}", *size, "--tmpfs", f"/{path}", *readonly]
+    return ["--perms", f"{mode:o}", *size, "--tmpfs", place, *(["--remount-ro", place] if mount.readonly else [])]
 
 
 def _exit_code(status: Path) -> int | None:

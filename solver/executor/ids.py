@@ -12,11 +12,15 @@ Range = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether this process can mount and become other users, and the ids that exist for it."""
+    """Whether this process can mount and become other users, and the ids that exist for it.
+
+    `sets_groups` says whether it may choose supplementary groups.
+    """
 
     privileged: bool
     uids: tuple[Range, ...]
     gids: tuple[Range, ...]
+    sets_groups: bool = True
 
     @property
     def real_root(self) -> bool:
@@ -27,13 +31,24 @@ class Standing:
         """Whether a process can be given these ids without a user namespace of its own."""
         return self.privileged and _within(uid, self.uids) and _within(gid, self.gids)
 
+    def groups(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """The supplementary groups out of these that a process can be given."""
+        if not (self.privileged and self.sets_groups):
+            return ()
+        return tuple(gid for gid in wanted if _within(gid, self.gids))
+
 
 @functools.cache
 def standing() -> Standing:
     """That of this process."""
     needed = {"CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"}
     privileged = os.geteuid() == 0 and needed <= own_capabilities()
-    return Standing(privileged, _ranges("/proc/self/uid_map"), _ranges("/proc/self/gid_map"))
+    try:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            sets_groups = file.read().strip() != "deny"
+    except OSError:
+        sets_groups = True
+    return Standing(privileged, _ranges("/proc/self/uid_map"), _ranges("/proc/self/gid_map"), sets_groups)
 
 
 def _ranges(path: str) -> tuple[Range, ...]:

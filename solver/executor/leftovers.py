@@ -4,25 +4,37 @@ import json
 import os
 import shutil
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from ..snapshots.mounts import mounted_below
 from .cgroups import remove_cgroups
 from .mounts import unmount
+from .prepared import active
 from .processes import all_processes, children, recorded, send, started
+
+_ROUNDS = 200
+_PAUSE = 0.005
 
 
 def clean(folder: Path) -> None:
     """Leave nothing of earlier runs in an executor's folder, which no other process uses."""
     runs = folder / "runs"
-    names = os.listdir(runs) if runs.is_dir() else []
+    names = [name for name in os.listdir(runs) if runs / name not in active] if runs.is_dir() else []
     if not names:
         return
-    for pid in _sandboxes(folder):
-        send(pid, signal.SIGKILL)
-    for mounted in mounted_below(folder):
-        unmount(mounted)
+    # A runtime that is just starting may have one more process than was seen.
+    for _ in range(_ROUNDS):
+        found = _sandboxes(folder, names)
+        for pid in found:
+            send(pid, signal.SIGKILL)
+        if not found:
+            break
+        time.sleep(_PAUSE)
+    for name in names:
+        for mounted in mounted_below(runs / name):
+            unmount(mounted)
     for name in names:
         with suppress(OSError):
             remove_cgroups((runs / name / "cgroup").read_text())
@@ -30,12 +42,13 @@ def clean(folder: Path) -> None:
         shutil.rmtree(runs / name, ignore_errors=True)
 
 
-def _sandboxes(folder: Path) -> list[int]:
-    """The monitors, known by the folder in their command lines, and the first processes of the sandboxes."""
-    mark = os.fsencode(folder) + b"/"
-    monitors = [pid for pid in all_processes() if mark in _command(pid) and pid != os.getpid()]
+def _sandboxes(folder: Path, names: list[str]) -> list[int]:
+    """The monitors, known by a run's folder in their command lines, and the first processes of the sandboxes."""
+    marks = [os.fsencode(folder / "runs" / name) + b"/" for name in names]
+    commands = {pid: _command(pid) for pid in all_processes() if pid != os.getpid()}
+    monitors = [pid for pid, command in commands.items() if any(mark in command for mark in marks)]
     first = [child for pid in monitors for child in children(pid)]
-    return [*first, *[child for pid in first for child in children(pid)], *_recorded(folder), *monitors]
+    return [*first, *[child for pid in first for child in children(pid)], *_recorded(folder, names), *monitors]
 
 
 def _command(pid: int) -> bytes:
@@ -44,10 +57,10 @@ def _command(pid: int) -> bytes:
     return b""
 
 
-def _recorded(folder: Path) -> list[int]:
-    """First processes whose monitor is gone, from the runtimes' own state: crun's, runc's and ours for bubblewrap."""
-    found = [pid for path in folder.glob("runs/*/status") if (pid := recorded(path)) is not None]
-    for path in [*folder.glob("state/*/status"), *folder.glob("state/*/state.json")]:
+def _recorded(folder: Path, names: list[str]) -> list[int]:
+    """First processes whose monitor is gone: from crun's and runc's own state, and from bubblewrap's words."""
+    found = [pid for name in names if (pid := recorded(folder / "runs" / name / "status")) is not None]
+    for path in [folder / "state" / name / file for name in names for file in ("status", "state.json")]:
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads(path.read_text())
             pid = int(state.get("pid") or state["init_process_pid"])

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from ...llb.ops import Ulimit
 from .base import ExecError
 from .confinement import own_capabilities
+from .ids import standing
 
 
 def can_raise() -> bool:
     """Whether limits can be set for any process, and over what they are now."""
-    return "CAP_SYS_RESOURCE" in own_capabilities()
+    return standing().real_root and "CAP_SYS_RESOURCE" in own_capabilities()
 
 
 def check_ulimits(limits: Sequence[Ulimit]) -> None:

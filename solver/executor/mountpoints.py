@@ -20,7 +20,8 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 255
 NEW_TMPFS_MODE = 0o1777
 """The mode of a tmpfs where there was no folder before."""
-_MAX_NAMES = 4096
+_MAX_STEPS = 4096
+_MAX_PATH = 4096
 # The runtime may still be able to make what we may not.
 _LEFT_TO_RUNTIME = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -118,9 +119,11 @@ class Mountpoints:
         try:
             return self._walk(dest, wanted)
         except OSError as error:
-            raise ExecError(f"cannot make /{dest.lstrip('/')} in the container: {error.strerror}") from None
+            raise ExecError(f"cannot make /{dest.lstrip('/')[:200]} in the container: {error.strerror}") from None
 
     def _walk(self, dest: str, wanted: _Wanted) -> str:
+        if len(os.fsencode(dest)) >= _MAX_PATH or "\0" in dest:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         pending = dest.split("/")[::-1]
         names: list[str] = []
         links = steps = 0
@@ -131,7 +134,7 @@ class Mountpoints:
                 if name in ("", "."):
                     continue
                 steps += 1
-                if steps > _MAX_NAMES:
+                if steps > _MAX_STEPS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 if name == "..":
                     names = names[:-1]

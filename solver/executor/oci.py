@@ -9,22 +9,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...llb.ops import SecurityMode
-from .base import BindMount, ExecError, Process, Running
+from .base import ExecError, Process, Running
 from .cgroups import path_of, remove_cgroups
 from .explain import explain
-from .files import HOSTNAME, resolv_conf, write_hosts
 from .ids import standing
-from .limits import check_ulimits
-from .mountpoints import NEW_TMPFS_MODE, Mountpoints
 from .mounts import bind_nodev, unmount
+from .prepared import Prepared, prepare, remove
 from .running import Child
 from .spec import config
 from .streams import Streams
-from .users import find_user
 
 _EXEC_FAILURE = re.compile(r"exec (container process .*`.+`|/.+|failed): .+")
 
@@ -108,50 +105,31 @@ class _Bundle:
         self._path = path
         self._state = state
         self._log = path / "log"
-        self._args: tuple[str, ...] = ()
-        self._rootfs = Path()
         self._cgroup = ""
         self._bound: Path | None = None
         self._console: Path | None = None
-        self._mountpoints: Mountpoints | None = None
+        self._prepared: Prepared | None = None
 
     def prepare(self, process: Process) -> None:
         """Write the config, and make the places of the mounts. Raises ExecError."""
-        try:
-            self._path.mkdir(parents=True, mode=0o711)
-        except OSError as error:
-            raise ExecError(f"cannot make {self._path}: {error.strerror}") from None
-        rootfs = Path(os.path.realpath(process.rootfs))
-        check_ulimits(process.ulimit)
-        user = find_user(rootfs, process.user)
-        process = replace(process, hostname=process.hostname or HOSTNAME)
-        self._args, self._rootfs = process.args, rootfs
-        mounts = [
-            BindMount("etc/resolv.conf", resolv_conf(self._path), readonly=True),
-            BindMount("etc/hosts", write_hosts(self._path, process.hostname, process.extra_hosts), readonly=True),
-            *process.mounts,
-        ]
-        self._mountpoints = Mountpoints(rootfs, recursive=process.remove_mount_stubs)
-        for name in ("proc", "dev", "sys"):
-            self._mountpoints.system(name)
-        placed: list[tuple[BindMount, int]] = []
-        for mount in mounts:
-            path = self._mountpoints.add(mount)
-            placed.append((replace(mount, dest=path), self._mountpoints.modes.get(path, NEW_TMPFS_MODE)))
-        self._mountpoints.folder(process.cwd, (user.uid, user.gid))
         here = standing()
+        self._prepared = ready = prepare(process, self._path)
+        user, rootfs = ready.user, ready.rootfs
         if self._runtime.root_only and user.uid != 0 and not here.can_become(user.uid, user.gid):
             raise ExecError(f"{self._runtime.name} cannot become uid {user.uid} without root; crun and bwrap can")
-        if self._runtime.cgroups:
-            self._cgroup = path_of(process.cgroup_parent, self._path.name)
-            (self._path / "cgroup").write_text(self._cgroup)
-        elif here.real_root and process.security is not SecurityMode.INSECURE:
-            self._bound = self._path / "rootfs"
-            self._bound.mkdir()
-            bind_nodev(rootfs, self._bound)
-            rootfs = self._bound
-        form = config(process, user, placed, rootfs, here, self._runtime.outer_ids, self._cgroup)
-        (self._path / "config.json").write_text(json.dumps(form, separators=(",", ":")))
+        try:
+            if self._runtime.cgroups:
+                self._cgroup = path_of(process.cgroup_parent, self._path.name)
+                (self._path / "cgroup").write_text(self._cgroup)
+            elif here.real_root and process.security is not SecurityMode.INSECURE:
+                self._bound = self._path / "rootfs"
+                self._bound.mkdir()
+                bind_nodev(rootfs, self._bound)
+                rootfs = self._bound
+            form = config(ready.process, user, ready.mounts, rootfs, here, self._runtime.outer_ids, self._cgroup)
+            (self._path / "config.json").write_text(json.dumps(form, separators=(",", ":")))
+        except OSError as error:
+            raise ExecError(f"cannot prepare the process: {error.strerror}") from None
 
     def console(self) -> socket.socket:
         """A socket that the runtime sends the terminal to. Raises ExecError."""
@@ -190,17 +168,16 @@ class _Bundle:
         """Take everything away; gives the exit code, or raises ExecError with what the runtime says of a failure."""
         try:
             failure = _failure(self._log) or (_last_words(said) if code else "")
-            if failure:
-                raise explain(failure, self._args, self._runtime.name, self._rootfs)
+            if failure and self._prepared is not None:
+                raise explain(failure, self._prepared.process.args, self._runtime.name, self._prepared.rootfs)
             return code
         finally:
             self.remove()
 
     def remove(self) -> None:
         """Take everything away."""
-        if self._mountpoints is not None:
-            self._mountpoints.close()
-            self._mountpoints = None
+        if self._prepared is not None:
+            self._prepared.tree.close()
         if self._bound is not None:
             unmount(self._bound)
             self._bound = None
@@ -210,7 +187,7 @@ class _Bundle:
             shutil.rmtree(left, ignore_errors=True)
             if self._cgroup:
                 remove_cgroups(self._cgroup)
-        shutil.rmtree(self._path, ignore_errors=True)
+        remove(self._path)
 
 
 def _last_words(said: bytes) -> str:

@@ -36,7 +36,7 @@ class Child:
             may be its own words, about a process that can't be started, and is held back until it is known.
         ended: called once when everything is over with the monitor's exit code and the words that were held back;
             gives the exit code of the process, or raises ExecError, and then those words are not handed on.
-        ids: another user, group and supplementary groups for the monitor.
+        ids: another user, group and supplementary groups (None: ours) for the monitor.
         resized: whether the monitor has a second terminal for the process, and is to be told of a new size.
 
     Raises:
@@ -53,7 +53,7 @@ class Child:
         runtime: str,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
-        ids: tuple[int, int, Sequence[int]] | None = None,
+        ids: tuple[int, int, Sequence[int] | None] | None = None,
         resized: bool = False,
     ) -> None:
         self._streams = streams
@@ -124,7 +124,11 @@ class Child:
             if self._error is None:
                 self._give_held()
         except BaseException as error:
-            self._error = self._error or error
+            if self._deadline and isinstance(error, ExecError):
+                # It was killed while it was being started.
+                self._code = 128 + signal.SIGKILL
+            else:
+                self._error = self._error or error
         finally:
             self._streams.close()
             self._done.set()

@@ -38,7 +38,8 @@ def environment(process: Process, user: User) -> list[str]:
     found: dict[str, str] = {}
     for variable in process.env:
         name, _, value = variable.partition("=")
-        found[name] = value
+        if name:
+            found[name] = value
     found.setdefault("PATH", PATH)
     found.setdefault("HOME", user.home)
     if process.tty:
@@ -65,6 +66,7 @@ def config(
     """
     insecure = process.security is SecurityMode.INSECURE
     own_namespace = not standing.can_become(user.uid, user.gid)
+    groups = [] if own_namespace else list(standing.groups(user.groups))
     capabilities = sorted(all_capabilities()) if insecure else list(CAPABILITIES)
     sets = ["bounding", "effective", "permitted", *(["inheritable", "ambient"] if insecure else [])]
     # Without a control group nothing else would keep a process from the machine's own devices.
@@ -105,11 +107,7 @@ def config(
         "ociVersion": "1.0.2",
         "process": {
             "terminal": process.tty,
-            "user": {
-                "uid": user.uid,
-                "gid": user.gid,
-                **({} if own_namespace else {"additionalGids": list(user.groups)}),
-            },
+            "user": {"uid": user.uid, "gid": user.gid, **({"additionalGids": groups} if groups else {})},
             "args": list(process.args),
             "env": environment(process, user),
             "cwd": _absolute(process.cwd),

@@ -11,13 +11,17 @@ from typing import TypeVar
 
 from ...oci import descriptor as _d
 from ...oci.layer import (
+    Below,
     Compression,
     CompressionError,
     Difference,
+    Folder,
     LayerBlob,
     LayerError,
     LayerPacker,
     LayerWriter,
+    Listings,
+    Stack,
     decompress,
     of_trees,
     of_upper,
@@ -55,17 +59,18 @@ def layers_of(snapshot: str | None, form: LayerForm, context: Context, rewrite: 
     Raises:
         SolveError: where one cannot be written.
     """
-    names = context.snapshots.chain(snapshot)
+    names, listed = context.snapshots.chain(snapshot), Listings()
     if rewrite is None:
-        return at_once([partial(_blob, name, form, context) for name in names])
+        return at_once([partial(_blob, name, form, context, listed) for name in names])
     kept = 0
     for name, diff_id in zip(names, rewrite.kept, strict=False):
         layer = get_layer(context, name)
         if layer is None or layer.diff_id != diff_id:
             break
         kept += 1
-    low = [partial(_blob, name, form, context) for name in names[:kept]]
-    return at_once([*low, *(partial(_rewritten, name, form, rewrite.epoch, context) for name in names[kept:])])
+    low = [partial(_blob, name, form, context, listed) for name in names[:kept]]
+    high = [partial(_rewritten, name, form, rewrite.epoch, context, listed) for name in names[kept:]]
+    return at_once([*low, *high])
 
 
 def at_once(tasks: list[Callable[[], _T]], workers: int = 0) -> list[_T]:
@@ -87,13 +92,13 @@ def kind_of(layer: _d.Descriptor) -> Compression | None:
     return _KINDS.get(layer.media_type)
 
 
-def _blob(name: str, form: LayerForm, context: Context) -> Layer:
+def _blob(name: str, form: LayerForm, context: Context, listed: Listings) -> Layer:
     with exclusively(context, f"blob {name}"):
         first = get_layer(context, name)
         if first is not None and not _there(first, context):
             first = None
         if first is None:
-            first = _written(name, form, context)
+            first = _written(name, form, context, listed)
             set_layer(context, name, first)
             return first
         if not form.force or kind_of(first.descriptor) == form.kind:
@@ -131,23 +136,27 @@ def _there(layer: Layer, context: Context) -> bool:
 
 
 @contextmanager
-def _differences(name: str, context: Context) -> Iterator[tuple[bytes, Iterator[Difference]]]:
+def _differences(name: str, context: Context, listed: Listings) -> Iterator[tuple[bytes, Iterator[Difference]]]:
     """What a snapshot changes of its parent, and the directory with the changed files."""
     store = context.snapshots
     upper, parent = os.fsencode(store.own_files(name)), store.parent(name)
     with ExitStack() as stack:
-        base = None if parent is None else os.fsencode(stack.enter_context(store.mounted(parent)))
+        base: Below | None = None
+        if parent is not None and store.mode == "overlay":
+            base = Stack([os.fsencode(folder) for folder in store.folders(parent)], listed)
+        elif parent is not None:
+            base = Folder(os.fsencode(stack.enter_context(store.mounted(parent))))
         found = of_upper(upper, base) if store.mode == "overlay" else of_trees(base, upper)
         yield upper, _checked(found, context)
 
 
-def _written(name: str, form: LayerForm, context: Context, timestamp: int | None = None) -> Layer:
+def _written(name: str, form: LayerForm, context: Context, listed: Listings, timestamp: int | None = None) -> Layer:
     """A blob of what a snapshot changes of its parent."""
 
     def fill(writer: LayerWriter) -> None:
         # Without root's rights files can't have the owners that they have in the image.
         owner = None if os.geteuid() == 0 else (0, 0)
-        with _differences(name, context) as (upper, found):
+        with _differences(name, context, listed) as (upper, found):
             pack(found, LayerPacker(writer, upper, timestamp=timestamp, owner=owner))
 
     return replace(_stored(fill, form, context), own=True)
@@ -157,12 +166,13 @@ def layer_finder(snapshot: str | None, digests: Sequence[str], context: Context)
     """Tells which of the layers of a snapshot, given by digest, brought a path: the highest that has it."""
     pending = list(zip(context.snapshots.chain(snapshot), digests, strict=True))
     known: dict[bytes, str] = {}
+    listed = Listings()
 
     def find(path: str) -> str | None:
         wanted = os.fsencode(posixpath.normpath("/" + path).lstrip("/"))
         while wanted not in known and pending:
             name, digest = pending.pop()
-            with _differences(name, context) as (_, found):
+            with _differences(name, context, listed) as (_, found):
                 for difference in found:
                     if difference.status is not None:
                         known.setdefault(difference.path, digest)
@@ -177,7 +187,7 @@ def _checked(differences: Iterator[Difference], context: Context) -> Iterator[Di
         yield difference
 
 
-def _rewritten(name: str, form: LayerForm, epoch: int, context: Context) -> Layer:
+def _rewritten(name: str, form: LayerForm, epoch: int, context: Context, listed: Listings) -> Layer:
     """A blob of a snapshot in which no file is younger than a time."""
     title = f"{form.kind if form.level is None else f'{form.kind}-{form.level}'}@{epoch}"
     with exclusively(context, f"blob {name} {title}"):
@@ -186,7 +196,7 @@ def _rewritten(name: str, form: LayerForm, epoch: int, context: Context) -> Laye
             return known
         first = get_layer(context, name)
         if first is None or first.own or not _there(first, context):
-            made = _written(name, form, context, epoch)
+            made = _written(name, form, context, listed, epoch)
         else:
             digest = first.descriptor.digest
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ...wire.fsutil import tree
+from ...wire.fsutil.errors import describe
 from ...wire.fsutil.modes import DIRECTORY
 from ...wire.pb.stat_pb2 import Stat
 from ...wire.session import FileFilter, FileTree
@@ -60,7 +61,7 @@ def export(result: Exportable, id: str, attrs: Mapping[str, str], context: Conte
                 for key, files in parts:
                     _send(f"copying files {key}" if split else "copying files", files, id, {}, context)
         except (OSError, tree.MergeError) as error:
-            raise SolveError(f"failed to export files: {error}") from error
+            raise SolveError(f"failed to export files: {describe(error)}") from error
     return {}
 
 

@@ -18,6 +18,7 @@ from ...oci.rootfs import Root, from_root, open_below
 from .chmod import Change, parse_mode
 from .errors import FileOpError, as_file_op_error, told
 from .make import Owner, make_directories, set_owner
+from .target import Target
 from .wildcard import expand
 
 _FICLONE = 0x40049409
@@ -29,13 +30,20 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTRS_OF_OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 
-def copy(source: Root, target: Root, action: Copy, owner: Owner, check: Callable[[], None]) -> None:
-    """Copy what the action selects of one file system into another. Raises FileOpError, OSError."""
+def copy(
+    source: Root, target: Target, action: Copy, owner: Owner, check: Callable[[], None], *, link: bool = False
+) -> None:
+    """Copy what the action selects of one file system into another; with `link` files are shared where they can be.
+
+    Raises:
+        FileOpError: where it can't be done.
+        OSError: where the machine fails.
+    """
     wanted, dest = _slashed(action.src), _slashed(action.dest)
     if not action.create_dest_path:
         with told("lstat", action.dest):
             folder = posixpath.dirname("/" + target.locate(action.dest))
-            if not _exists(target, folder.lstrip("/")):
+            if folder != "/" and target.stat(folder[1:]) is None:
                 raise FileOpError(f"failed to stat {action.dest}: lstat {folder}: no such file or directory")
     paths = [wanted]
     if action.allow_wildcard:
@@ -48,7 +56,7 @@ def copy(source: Root, target: Root, action: Copy, owner: Owner, check: Callable
     for path in paths:
         if action.attempt_unpack and _unpack(source, target, path, dest, action, owner):
             continue
-        _Copier(source, target, action, owner, check).copy(path, dest)
+        _Copier(source, target, action, owner, check, link).copy(path, dest)
 
 
 def _slashed(path: str) -> str:
@@ -59,15 +67,7 @@ def _slashed(path: str) -> str:
     return cleaned + "/" if path.endswith("/") and cleaned != "/" else cleaned
 
 
-def _exists(root: Root, path: str) -> bool:
-    try:
-        os.close(open_below(root.fileno(), path, os.O_PATH))
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _unpack(source: Root, target: Root, path: str, dest: str, action: Copy, owner: Owner) -> bool:
+def _unpack(source: Root, target: Target, path: str, dest: str, action: Copy, owner: Owner) -> bool:
     """Unpack an archive; False for what is none."""
     from ...oci.layer import LayerError, apply_layer, is_archive
 
@@ -87,7 +87,7 @@ def _unpack(source: Root, target: Root, path: str, dest: str, action: Copy, owne
         with told("mkdir", dest):
             folder = target.locate(dest)
             make_directories(target, folder, 0o755, owner, action.timestamp)
-            there = open_below(target.fileno(), folder, _READ_DIRECTORY)
+            there = target.folder(folder)
         try:
             folder_itself = Path(f"/proc/self/fd/{there}")
             apply_layer(file, folder_itself, overlay=False, owner=os.geteuid() == 0, whiteouts=False, chown=owner)
@@ -119,7 +119,9 @@ class _Folder:
 class _Copier:
     """One path to one destination."""
 
-    def __init__(self, source: Root, target: Root, action: Copy, owner: Owner, check: Callable[[], None]) -> None:
+    def __init__(
+        self, source: Root, target: Target, action: Copy, owner: Owner, check: Callable[[], None], link: bool
+    ) -> None:
         self._source = source
         self._target = target
         self._owner = owner
@@ -145,6 +147,8 @@ class _Copier:
         self._links: dict[tuple[int, int], str] = {}
         self._finished: list[_Folder] = []
         self._unprivileged = os.geteuid() != 0
+        # A file with a second name has one owner, mode and time under both.
+        self._link = link and self._timestamp == -1
 
     def copy(self, path: str, dest: str) -> None:
         """Copy a path to where it belongs by the rules of `cp`."""
@@ -155,12 +159,12 @@ class _Copier:
             place = self._target.locate(dest)
         with told("lstat", path):
             found = self._source.locate(path, follow=self._follow)
-            status = self._stat(self._source, found)
+            status = _stat(self._source, found)
             if status is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         is_folder = stat.S_ISDIR(status.st_mode)
         with told("mkdir", dest):
-            there = self._stat(self._target, place)
+            there = self._target.stat(place)
             into = there is not None and (not self._contents if is_folder else stat.S_ISDIR(there.st_mode))
             name = posixpath.basename(posixpath.normpath(path))
             if into and name:
@@ -168,7 +172,7 @@ class _Copier:
             whole = self._contents and is_folder and there is None
             made += self._parents(place if whole else place.rpartition("/")[0])
             if (into and name) or whole:
-                there = self._stat(self._target, place)
+                there = self._target.stat(place)
         if is_folder:
             self._tree(found, place, status, there)
         else:
@@ -181,21 +185,10 @@ class _Copier:
     def _parents(self, place: str) -> list[str]:
         return make_directories(self._target, place, self._parent_mode, self._owner, self._timestamp)
 
-    @staticmethod
-    def _stat(root: Root, path: str) -> os.stat_result | None:
-        try:
-            fd = open_below(root.fileno(), path, os.O_PATH)
-        except FileNotFoundError:
-            return None
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
-
     def _single(self, found: str, place: str, status: os.stat_result) -> None:
         here = open_below(self._source.fileno(), found.rpartition("/")[0], _READ_DIRECTORY)
         try:
-            there = open_below(self._target.fileno(), place.rpartition("/")[0], _READ_DIRECTORY)
+            there = self._target.folder(place.rpartition("/")[0])
             try:
                 self._entry(here, found.rpartition("/")[2], there, place, status)
             except OSError as error:
@@ -210,13 +203,13 @@ class _Copier:
         top = _Folder(found, place, "", status, None, there=True)
         with told("mkdir", "/" + place):
             if there is None:
-                self._make(top)
+                self._target.make(place)
                 self._finished.append(top)
             elif not stat.S_ISDIR(there.st_mode):
                 if not self._replace:
                     raise FileOpError(f"cannot copy to non-directory: /{place}")
-                self._remove(place)
-                self._make(top)
+                self._target.remove(place)
+                self._target.make(place)
                 self._finished.append(top)
         pending = [top]
         while pending:
@@ -227,7 +220,7 @@ class _Copier:
             self._finish(folder)
         if there is not None:
             times = self._times(status)
-            fd = open_below(self._target.fileno(), place, _READ_DIRECTORY)
+            fd = self._target.folder(place)
             try:
                 os.utime(fd, ns=times)
             finally:
@@ -262,7 +255,7 @@ class _Copier:
                     continue
                 if there < 0:
                     self._ensure(folder)
-                    there = open_below(self._target.fileno(), folder.target, _READ_DIRECTORY)
+                    there = self._target.folder(folder.target)
                 if not is_folder:
                     self._entry(here, name, there, target + name, status)
                     continue
@@ -301,7 +294,7 @@ class _Copier:
             if self._present(one):
                 self._finished.append(one)
             else:
-                fd = open_below(self._target.fileno(), one.target, _READ_DIRECTORY)
+                fd = self._target.folder(one.target)
                 try:
                     os.fchmod(fd, one.status.st_mode & 0o7777)
                 finally:
@@ -310,29 +303,21 @@ class _Copier:
 
     def _present(self, folder: _Folder) -> bool:
         """Make a directory where there is none; True where it was made."""
-        status = self._stat(self._target, folder.target)
+        status = self._target.stat(folder.target)
         if status is not None and not stat.S_ISDIR(status.st_mode):
             if not self._replace:
                 raise FileOpError(f"cannot copy to non-directory: /{folder.target}")
-            self._remove(folder.target)
+            self._target.remove(folder.target)
             status = None
         if status is None:
-            self._make(folder)
+            self._target.make(folder.target)
             return True
         return False
-
-    def _make(self, folder: _Folder) -> None:
-        parent, _, name = folder.target.rpartition("/")
-        above = open_below(self._target.fileno(), parent, _READ_DIRECTORY)
-        try:
-            os.mkdir(name, 0o700, dir_fd=above)
-        finally:
-            os.close(above)
 
     def _finish(self, folder: _Folder) -> None:
         status = folder.status
         try:
-            fd = open_below(self._target.fileno(), folder.target, _READ_DIRECTORY)
+            fd = self._target.folder(folder.target)
             try:
                 here = open_below(self._source.fileno(), folder.source, _READ_DIRECTORY)
                 try:
@@ -343,10 +328,6 @@ class _Copier:
                 os.close(fd)
         except OSError as error:
             raise as_file_op_error(error, "copy", "/" + folder.target) from error
-
-    def _remove(self, place: str) -> None:
-        self._target.remove(self._target.find(place))
-        self._target.forget()
 
     def _times(self, status: os.stat_result) -> tuple[int, int]:
         if self._timestamp != -1:
@@ -371,8 +352,10 @@ class _Copier:
         if not made:
             raise FileOpError("cannot replace to directory / with file")
         known = self._links.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
+        self._meet(place)
         if stat.S_ISREG(mode) and known is None:
-            self._file(here, name, there, made, place, status)
+            if not (self._link and self._linked(here, name, there, made, place, status)):
+                self._file(here, name, there, made, place, status)
         else:
             self._clear(there, made, place)
             if stat.S_ISREG(mode) and known is not None:
@@ -386,6 +369,32 @@ class _Copier:
         if status.st_nlink > 1 and stat.S_ISREG(mode):
             self._links[status.st_dev, status.st_ino] = place
 
+    def _meet(self, place: str) -> None:
+        """Refuse to hide a directory of below by a file."""
+        below = self._target.below(place)
+        if below is not None and stat.S_ISDIR(below.st_mode) and not self._replace:
+            raise FileOpError(f"cannot replace to directory /{place} with file")
+
+    def _linked(self, here: int, name: str, there: int, made: str, place: str, status: os.stat_result) -> bool:
+        """Give a file a second name where it is to be the same in everything; False where that can't be."""
+        if self._owner is not None and self._owner != (status.st_uid, status.st_gid):
+            return False
+        if self._new_mode is not None and self._new_mode(status.st_mode) != stat.S_IMODE(status.st_mode):
+            return False
+        try:
+            try:
+                os.link(name, made, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+            except FileExistsError:
+                self._clear(there, made, place)
+                os.link(name, made, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._link = False
+            elif error.errno not in (errno.EMLINK, errno.EPERM):
+                raise
+            return False
+        return True
+
     def _clear(self, there: int, made: str, place: str) -> None:
         try:
             old = os.stat(made, dir_fd=there, follow_symlinks=False)
@@ -394,7 +403,7 @@ class _Copier:
         if not stat.S_ISDIR(old.st_mode):
             os.unlink(made, dir_fd=there)
         elif self._replace:
-            self._remove(place)
+            self._target.remove(place)
         else:
             raise FileOpError(f"cannot replace to directory /{place} with file")
 
@@ -477,6 +486,17 @@ class _Copier:
                 except OSError:
                     continue
         os.utime(made, ns=self._times(status), dir_fd=there, follow_symlinks=False)
+
+
+def _stat(root: Root, path: str) -> os.stat_result | None:
+    try:
+        fd = open_below(root.fileno(), path, os.O_PATH)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _copy_xattrs(here: int, there: int, names: list[str]) -> None:

@@ -7,6 +7,7 @@ import stat
 from ...llb.ops import MkDir, MkFile, Rm, Symlink
 from ...oci.rootfs import Root, from_root, open_below
 from .errors import FileOpError, as_file_op_error, told
+from .target import Plain, Target
 from .wildcard import expand
 
 Owner = tuple[int, int] | None
@@ -15,59 +16,42 @@ Owner = tuple[int, int] | None
 def mkdir(root: Root, action: MkDir, owner: Owner) -> None:
     """Make a directory; one that is there stays as it is."""
     path = from_root(action.path)
+    target = Plain(root)
     with told("mkdir", path):
         place = root.locate(path)
         if action.make_parents:
-            make_directories(root, place, action.mode & 0o777, owner, action.timestamp)
-        elif not _lexists(root, place):
-            _make_directory(root, place, action.mode & 0o777, owner, action.timestamp)
+            make_directories(target, place, action.mode & 0o777, owner, action.timestamp)
+        elif place and target.stat(place) is None:
+            _make_directory(target, place, action.mode & 0o777, owner, action.timestamp)
 
 
-def make_directories(root: Root, path: str, mode: int, owner: Owner, timestamp: int) -> list[str]:
+def make_directories(target: Target, path: str, mode: int, owner: Owner, timestamp: int) -> list[str]:
     """Make what is missing of a located path, and return what was made, the highest first.
 
     Raises:
         OSError: where something else is in the way.
     """
     missing: list[str] = []
-    while path and not _is_directory(root, path):
+    while path:
+        found = target.stat(path)
+        if found is not None:
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            break
         missing.append(path)
         path = path.rpartition("/")[0]
     for place in reversed(missing):
-        _make_directory(root, place, mode, owner, timestamp)
+        _make_directory(target, place, mode, owner, timestamp)
     if timestamp != -1:
         # What was made in them has changed the upper ones again.
         for place in missing[1:]:
-            os.utime(place, ns=(timestamp, timestamp), dir_fd=root.fileno(), follow_symlinks=False)
+            os.utime(place, ns=(timestamp, timestamp), dir_fd=target.fileno(), follow_symlinks=False)
     return missing[::-1]
 
 
-def _lexists(root: Root, path: str) -> bool:
-    if not path:
-        return True
-    try:
-        os.close(open_below(root.fileno(), path, os.O_PATH))
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _is_directory(root: Root, path: str) -> bool:
-    try:
-        os.close(open_below(root.fileno(), path, os.O_PATH | os.O_DIRECTORY))
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _make_directory(root: Root, path: str, mode: int, owner: Owner, timestamp: int) -> None:
-    folder, _, name = path.rpartition("/")
-    above = open_below(root.fileno(), folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.mkdir(name, 0o700, dir_fd=above)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    finally:
-        os.close(above)
+def _make_directory(target: Target, path: str, mode: int, owner: Owner, timestamp: int) -> None:
+    target.make(path)
+    fd = target.folder(path)
     try:
         set_owner(fd, owner)
         os.fchmod(fd, mode)

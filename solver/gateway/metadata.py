@@ -129,8 +129,7 @@ def _oci_layout(
 ) -> None:
     from ..sources import oci_layout
 
-    store = source.attrs.get("oci.store", "")
-    _, digest, config = oci_layout.resolve_config(source.identifier, platform, context, store)
+    _, digest, config = oci_layout.resolve_config(source.identifier, platform, context, source.attrs)
     response.Image.Digest = digest
     if not request.Image.NoConfig:
         response.Image.Config = config

@@ -24,6 +24,11 @@ class Ref:
         self._job = job
         self._head = head
 
+    @property
+    def head(self) -> "tuple[Node, int] | None":
+        """What it asks the job for."""
+        return self._head
+
     def result(self, cancel: Event | None = None) -> Result:
         """The result, once it is there.
 

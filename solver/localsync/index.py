@@ -14,10 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...wire.fsutil.walk import MARK_SIZE
+
 FOLDER = "local"
-_VERSION = 1
+_VERSION = 2
 _DIGEST = 32
 _LENGTH = struct.Struct(">I")
+_NO_MARK = bytes(MARK_SIZE)
 
 
 @dataclass(slots=True)
@@ -26,7 +29,8 @@ class Index:
 
     `files` maps an entry (an encoded Stat; a folder's without its time) to its checksum as `filehash` makes it, in the
     order of the paths. `recent` are those that were so new that a change right after could have left no trace in
-    their times. `content` names all of it together. `source` says in words what it is.
+    their times. `content` names all of it together. `source` says in words what it is. `marks` are those of files
+    that came from this machine (`wire.fsutil.walk.Walk`).
     """
 
     snapshot: str
@@ -34,6 +38,7 @@ class Index:
     content: str
     files: dict[bytes, bytes] = field(default_factory=dict)
     recent: frozenset[bytes] = frozenset()
+    marks: dict[bytes, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The form on disk."""
@@ -45,11 +50,15 @@ class Index:
             "content": self.content,
             "count": len(self.files),
             "recent": numbers,
+            "marked": bool(self.marks),
         }
         parts = [json.dumps(head).encode(), b"\n"]
         length = _LENGTH.pack
         for entry, digest in self.files.items():
             parts += (length(len(entry)), entry, digest)
+        if self.marks:
+            marks = self.marks
+            parts += (marks.get(entry, _NO_MARK) for entry in self.files)
         data = b"".join(parts)
         return data + _LENGTH.pack(zlib.crc32(data))
 
@@ -70,12 +79,19 @@ class Index:
             end = start + unpack(data, position)[0]
             position = end + _DIGEST
             files[data[start:end]] = data[end:position]
+        marks: dict[bytes, bytes] = {}
+        if head["marked"]:
+            for entry in files:
+                mark = data[position : position + MARK_SIZE]
+                position += MARK_SIZE
+                if mark != _NO_MARK:
+                    marks[entry] = mark
         if head["recent"]:
             entries = list(files)
             recent = frozenset(entries[number] for number in head["recent"])
         else:
             recent = frozenset()
-        return cls(head["snapshot"], head["source"], head["content"], files, recent)
+        return cls(head["snapshot"], head["source"], head["content"], files, recent, marks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...wire.fsutil.errors import is_gone
+from ...wire.fsutil.errors import TransferError, is_gone
 from ...wire.fsutil.modes import DIRECTORY, TYPE
 from ...wire.pb.stat_pb2 import Stat
 from ..base import SolveError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _SMALL = 256 * 1024
 _CHUNK = 1 << 20
+_MOST_OPEN = 64
+_STEP, _TURNS = 64 * 1024, 32
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _RECENT_NS = 50_000_000
 """Clocks of file systems tick coarsely: a file that is changed twice within a tick has one time for both."""
@@ -66,6 +68,8 @@ class FolderReceiver:
         self._began = began - _RECENT_NS
         self._check = check
         self._progress = progress
+        self._marks: dict[bytes, bytes] = {}
+        self._marks_before = base.marks if base is not None else {}
         self._files: dict[bytes, bytes] = {}
         self._recent: set[bytes] = set()
         self._folder_times: dict[bytes, int] = {}
@@ -76,9 +80,17 @@ class FolderReceiver:
         self._root = b""
         self._folders: set[str] = {""}
         self.size = 0
+        self._quiet = self._told = self._open = 0
 
     def entry(self, stat: Stat) -> bool:
         """One more entry: wanted where it is a regular file that the last snapshot has not like this."""
+        return self._take_note(stat, b"")
+
+    def marked(self, stat: Stat, mark: bytes) -> bool:
+        """As `entry`, for a file that has another mark, too: it was written to, though it shows no other sign of it."""
+        return self._take_note(stat, mark)
+
+    def _take_note(self, stat: Stat, mark: bytes) -> bool:
         mode = stat.mode
         if mode & DIRECTORY:
             time, stat.modTime = stat.modTime, 0
@@ -89,13 +101,16 @@ class FolderReceiver:
             key = stat.SerializeToString(deterministic=True)
         digest = self._known.get(key)
         self.size += len(key)
-        if digest is None or key in self._recent_before:
-            self._check()
-            self._progress(self.size)
+        unsure = key in self._recent_before
+        if mark:
+            self._marks[key] = mark
+            unsure = unsure or self._marks_before.get(key, mark) != mark
+        if digest is None or unsure:
+            self._tell()
             if not mode & TYPE and not stat.linkname:
                 self._files[key] = digest or _NOTHING
                 self._keys[stat.path] = key
-                if stat.modTime >= self._began:
+                if stat.modTime >= self._began or int.from_bytes(mark[:8], "little") >= self._began:
                     self._recent.add(key)
                 entry = Stat()
                 entry.CopyFrom(stat)
@@ -104,6 +119,14 @@ class FolderReceiver:
             digest = self._digest_of(stat)
         self._files[key] = digest
         return False
+
+    def _tell(self) -> None:
+        """Say how far it has come, and end where the build was stopped: often enough, and not for every small file."""
+        self._quiet -= 1
+        if self._quiet <= 0 or self.size - self._told >= _STEP:
+            self._quiet, self._told = _TURNS, self.size
+            self._check()
+            self._progress(self.size)
 
     def _digest_of(self, stat: Stat) -> bytes:
         if stat.linkname and not stat.mode & TYPE:
@@ -115,12 +138,15 @@ class FolderReceiver:
         """A piece of a wanted file."""
         coming = self._coming[path]
         self.size += len(data)
-        self._progress(self.size)
+        self._tell()
         coming.total.update(data)
         if coming.file < 0:
             if not coming.first and len(data) <= _SMALL:
                 coming.first = data
                 return
+            self._open += 1
+            if self._open > _MOST_OPEN:
+                raise TransferError("the client sends too many large files at the same time")
             coming.file = self._create(path)
             if coming.first:
                 _write(coming.file, coming.first)
@@ -130,6 +156,7 @@ class FolderReceiver:
     def end(self, path: str) -> None:
         """All of a wanted file has come."""
         coming = self._coming.pop(path)
+        self._open -= coming.file >= 0
         file = coming.file if coming.file >= 0 else self._create(path)
         try:
             if coming.first:
@@ -176,9 +203,7 @@ class FolderReceiver:
                 _write(writer, data)
             size -= len(data)
             self.size += len(data)
-            if size > 0:
-                self._check()
-                self._progress(self.size)
+            self._tell()
 
     def _done(self, path: str, total: "_Hash") -> None:
         key = self._keys.pop(path)
@@ -214,13 +239,14 @@ class FolderReceiver:
         base = self._base
         if base is not None and self._files == base.files:
             self.discard()
-            fresh = Index(base.snapshot, source, base.content, base.files, frozenset(self._recent))
-            return fresh, fresh.recent != base.recent
+            fresh = Index(base.snapshot, source, base.content, base.files, frozenset(self._recent), self._marks)
+            return fresh, fresh.recent != base.recent or fresh.marks != base.marks
         if not self._snapshot:
             self._begin()
         self._build()
         self._snapshots.commit(self._snapshot)
-        index = Index(self._snapshot, source, content_of(self._files), self._files, frozenset(self._recent))
+        content = content_of(self._files)
+        index = Index(self._snapshot, source, content, self._files, frozenset(self._recent), self._marks)
         self._snapshot = ""
         return index, True
 

@@ -5,16 +5,19 @@ Source: BuildKit's solver/llbsolver/ops/file.go.
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ...llb.graph import Vertex
-from ...llb.ops import ChownOpt, Copy, FileAction, FileOp, Rm, UserName
+from ...llb.ops import ChownOpt, Copy, FileAction, FileOp, Rm, SourceOp, UserName
+from ...oci.rootfs import from_root
 from ..base import Context, Result, Selection, SolveError
 from ..fileops.apply import FileOpError, apply
 
 _PASSWD, _GROUP = "/etc/passwd", "/etc/group"
+_SHARED = "shared"
+"""The kind of the cache's notes of where the files of a client's folder are shared."""
 
 
 def _op(vertex: Vertex) -> FileOp:
@@ -76,7 +79,7 @@ def run(vertex: Vertex, inputs: Sequence[Result], context: Context) -> Sequence[
     """Apply the actions; a file system that one action alone goes on with is changed in place."""
     op = _op(vertex)
     _check(op, len(inputs))
-    work = _Work(op, [result.snapshot for result in inputs], context)
+    work = _Work(vertex, op, [result.snapshot for result in inputs], context)
     try:
         for number in range(len(op.actions)):
             context.check()
@@ -121,7 +124,8 @@ def _named(action: FileAction) -> Iterator[tuple[UserName, str]]:
 class _Work:
     """The snapshots of a run. Each action has one, which it may take over from the one before."""
 
-    def __init__(self, op: FileOp, inputs: list[str | None], context: Context) -> None:
+    def __init__(self, vertex: Vertex, op: FileOp, inputs: list[str | None], context: Context) -> None:
+        self._vertex = vertex
         self._op = op
         self._inputs = inputs
         self._context = context
@@ -134,6 +138,7 @@ class _Work:
             for position in read:
                 if position >= len(inputs):
                     self._uses[position - len(inputs)] += 1
+        self._touched: set[str] = set()
         # The one that is written to stays mounted from action to action.
         self._stack = ExitStack()
         self._at = ""
@@ -154,10 +159,60 @@ class _Work:
             if isinstance(action.action, Copy):
                 source = reading(action.secondary_input) or stack.enter_context(context.snapshots.mounted(None))
             owners = {user.input: reading(user.input) for user, _ in _named(action)}
+            upper = None
+            if self._may_add(number, snapshot):
+                upper = context.snapshots.own_files(snapshot)
+                root = stack.enter_context(self._view(snapshot))
+            else:
+                root = self._writing(snapshot)
+            self._touched.add(snapshot)
+            link = isinstance(action.action, Copy) and self._may_link(action)
             try:
-                apply(action.action, self._writing(snapshot), source, owners.get, context.check)
+                apply(action.action, root, source, owners.get, context.check, upper=upper, link=link)
             except FileOpError as error:
                 raise SolveError(str(error), action=number) from error
+
+    def _may_add(self, number: int, snapshot: str) -> bool:
+        """Whether an action only adds to an overlay, so that its upper folder need not be mounted for it."""
+        snapshots = self._context.snapshots
+        action = self._op.actions[number]
+        if not isinstance(action.action, Copy) or action.action.attempt_unpack:
+            return False
+        if snapshots.mode != "overlay" or snapshots.parent(snapshot) is None:
+            return False
+        if any(isinstance(before.action, Rm) for before in self._op.actions[:number]):
+            return False
+        read = [action.secondary_input, *(user.input for user, _ in _named(action))]
+        mine = {i + len(self._inputs) for i, name in enumerate(self._of_action) if name == snapshot}
+        return mine.isdisjoint(read)
+
+    def _view(self, snapshot: str) -> AbstractContextManager[Path]:
+        """What an open snapshot shows now."""
+        self._release()
+        snapshots = self._context.snapshots
+        return snapshots.mounted(snapshot if snapshot in self._touched else snapshots.parent(snapshot))
+
+    def _may_link(self, action: FileAction) -> bool:
+        """Whether a copy may share the files of its source instead of copying them.
+
+        Names that show together must not be one file unless they were in the source. So this is only for the client's
+        own files, which no file system holds itself, and for one place of the whole of them.
+        """
+        copy, position = action.action, action.secondary_input
+        assert isinstance(copy, Copy)
+        if self._context.snapshots.mode != "overlay" or not 0 <= position < len(self._inputs):
+            return False
+        op = self._vertex.inputs[position].vertex.op
+        if not isinstance(op, SourceOp) or not op.identifier.startswith("local://"):
+            return False
+        if from_root(copy.src) != "/" or not copy.dir_copy_contents:
+            return False
+        place = from_root(copy.dest)
+        before = self._context.cache.get_value(_SHARED, op.identifier)
+        if before is None:
+            self._context.cache.set_value(_SHARED, op.identifier, place.encode("utf-8", "surrogateescape"))
+            return True
+        return before.decode("utf-8", "surrogateescape") == place
 
     def _begin(self, action: FileAction) -> str:
         position = action.input - len(self._inputs)
@@ -173,9 +228,14 @@ class _Work:
         self._made.append(made)
         return made
 
+    def _release(self) -> None:
+        """Unmount what was written to."""
+        self._stack.close()
+        self._at = ""
+
     def _writing(self, snapshot: str) -> Path:
         if self._at != snapshot:
-            self._stack.close()
+            self._release()
             self._folder = self._stack.enter_context(self._context.snapshots.mounted(snapshot, readonly=False))
             self._at = snapshot
         return self._folder
@@ -197,8 +257,7 @@ class _Work:
     def _commit(self, snapshot: str) -> None:
         if snapshot in self._made and snapshot not in self._committed:
             if self._at == snapshot:
-                self._stack.close()
-                self._at = ""
+                self._release()
             self._context.snapshots.commit(snapshot)
             self._committed.add(snapshot)
 
@@ -206,8 +265,7 @@ class _Work:
         """Commit the outputs and drop what only was on the way."""
         numbered = {a.output: self._of_action[i] for i, a in enumerate(self._op.actions) if a.output >= 0}
         outputs = [numbered[number] for number in range(len(numbered))]
-        self._stack.close()
-        self._at = ""
+        self._release()
         for snapshot in outputs:
             self._commit(snapshot)
         needed = self._context.snapshots.needs(outputs)
@@ -218,6 +276,6 @@ class _Work:
 
     def drop(self) -> None:
         """Remove everything after an error."""
-        self._stack.close()
+        self._release()
         for snapshot in reversed(self._made):
             self._context.snapshots.remove(snapshot)

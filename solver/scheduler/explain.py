@@ -48,13 +48,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input as the key of a vertex sees it: its vertex's name and key, its snapshot, and the checksum of what is
-    read of it (None where all of it counts)."""
+    """An input as the key of a vertex sees it: its vertex's name and key, its snapshot and what that is on any
+    machine, and the checksum of what is read of it (None where all of it counts)."""
 
     name: str
     digest: str
     key: str
     snapshot: str | None
+    identity: str
     checksum: str | None
     selection: Selection | None
 

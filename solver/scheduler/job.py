@@ -12,6 +12,7 @@ Source: BuildKit's two levels of cache keys and its edges (docs/dev/solver, solv
 
 import errno
 import os
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from enum import IntEnum
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ...llb.caps import CapError
 from ...llb.graph import Vertex
@@ -33,8 +35,11 @@ from ..ops import TABLE, content_op_key
 from ..ops.describe import name_of
 from .explain import Explanation, Input, explain, notes
 from .inflight import Inflight, Slots
-from .keys import content_key, definition_key, link_key
+from .keys import IDENTITY, content_key, definition_key, link_key, outputs, record_digest
 from .status import Reporter, error_text
+
+if TYPE_CHECKING:
+    from ..remotecache.imported import RemoteCache
 
 _POLL = 0.1
 """Seconds between two looks at whether a build was stopped; results wake the waiting thread at once."""
@@ -64,7 +69,8 @@ class Node:
 
     __slots__ = (
         "cancel", "data", "digest", "error", "fresh", "ignored", "inputs", "key", "key_requests", "keying", "message",
-        "missing", "number", "op_key", "reported", "requests", "results", "state", "unkeyed", "users", "vertex",
+        "missing", "number", "offer", "op_key", "reported", "requests", "results", "state", "unkeyed", "users",
+        "vertex",
     )  # fmt: skip
 
     def __init__(self, vertex: Vertex, digest: str, inputs: Sequence[tuple["Node", int]], number: int) -> None:
@@ -83,6 +89,8 @@ class Node:
         self.ignored = vertex.metadata.ignore_cache
         self.fresh = self.ignored
         self.missing = 0
+        self.offer = ""
+        """The key under which an imported cache has its results."""
         self.state = State.IDLE
         self.results: tuple[Result, ...] = ()
         self.error: Exception | None = None
@@ -175,8 +183,14 @@ class Job:
         wide = max_parallelism or _WIDE
         self._wide = _Lane(wide, self._run)
         self._cheap = _Lane(min(wide, os.cpu_count() or 1), self._run)
+        self._remote: RemoteCache | None = None
         self._pins = context.leases.open()
         self._explanations: dict[str, Explanation] = {}
+
+    def use(self, remote: "RemoteCache") -> None:
+        """Look into imported caches from now on."""
+        with self._lock:
+            self._remote = remote if remote else None
 
     def load(self, definition: ops_pb2.Definition) -> tuple[Node, int] | None:
         """Add a definition's vertices; gives the node and output that it results in, None for an empty one.
@@ -271,6 +285,20 @@ class Job:
                     out.append(Explanation(node.digest, node.name, "hit"))
         return out
 
+    def keyed(self, heads: Iterable[tuple[Node, int]]) -> list[tuple[str, int]]:
+        """The definition keys of some results and of all that they are built on, inputs first, each with the number
+        of its outputs. The client's own folders are left out."""
+        with self._lock:
+            cone: set[Node] = set()
+            pending = [node for node, _ in heads]
+            while pending:
+                node = pending.pop()
+                if node not in cone:
+                    cone.add(node)
+                    pending.extend(needed for needed, _ in node.inputs)
+        nodes = [node for node in sorted(cone, key=lambda node: node.number) if node.key and not _is_local(node)]
+        return list({node.key: (node.key, outputs(node.vertex)) for node in nodes}.values())
+
     def results(self, digests: Iterable[str]) -> list[tuple[str, tuple[Result, ...]]]:
         """The results that are there of vertices."""
         with self._lock:
@@ -354,7 +382,7 @@ class Job:
             found = self.context.cache.find([node.key for node in frontier if node.key and not node.fresh])
             following: list[Node] = []
             undecided = [node for node in frontier if not node.key and not node.ignored]
-            hopeless = self._never_ran(undecided) if undecided else set()
+            hopeless = self._never_ran(undecided) if undecided and self._remote is None else set()
             for node in frontier:
                 if not node.key and not node.ignored and node not in hopeless:
                     self._undecided.add(node)
@@ -363,6 +391,10 @@ class Job:
                 if record is not None and self._take(node, record.results):
                     hits.append(node)
                     touched.append(record.key)
+                    continue
+                if self._remote is not None and not node.fresh and self._remote.has(node.key, outputs(node.vertex)):
+                    node.offer = node.key
+                    self._queue(node)
                     continue
                 following += self._block(node)
             frontier = following
@@ -391,7 +423,8 @@ class Job:
     def _queue(self, node: Node) -> None:
         node.state = State.QUEUED
         node.cancel.clear()
-        lane = self._wide if isinstance(node.vertex.op, ExecOp | SourceOp | BuildOp) else self._cheap
+        wide = bool(node.offer) or isinstance(node.vertex.op, ExecOp | SourceOp | BuildOp)
+        lane = self._wide if wide else self._cheap
         lane.push(node)
 
     def _take(self, node: Node, snapshots: Sequence[str | None]) -> bool:
@@ -488,6 +521,10 @@ class Job:
             node.state = State.RUNNING
         shown = _Shown(self.reporter, node)
         context = self._context(node, shown)
+        offer, node.offer = node.offer, ""
+        if offer:
+            self._load_offer(node, context, shown)
+            return
         try:
             # A build op waits for others, which need the slots.
             free = isinstance(node.vertex.op, BuildOp)
@@ -501,6 +538,43 @@ class Job:
             return
         with self._lock:
             self._done(node, results)
+
+    def _load_offer(self, node: Node, context: Context, shown: "_Shown") -> None:
+        """Take a node from an imported cache; where that does not work it goes on as any other that is no hit."""
+        try:
+            results = self._imported(node, node.key, context, shown)
+        except BaseException as error:
+            failure = self._failure(node, error)
+            if isinstance(failure, Cancelled):
+                shown.fail(failure)
+                with self._lock:
+                    self._fail(node, failure)
+                return
+            # A cache is no reason to fail: the op runs.
+            shown.log(2, f"not taken from the cache: {failure}\n".encode())
+            shown.end()
+            with self._lock:
+                self._expand(self._block(node))
+            return
+        with self._lock:
+            self._done(node, results)
+
+    def _imported(self, node: Node, key: str, context: Context, shown: "_Shown") -> tuple[Result, ...]:
+        """The results that an imported cache has under a key. Raises SolveError where one can't be had any more."""
+        remote = self._remote
+        assert remote is not None
+        shown.start()
+        pulled = remote.pull(key, outputs(node.vertex), context)
+        if not self._pins.add([snapshot for snapshot, _ in pulled]):
+            raise SolveError("what was imported has been removed again")
+        values = [(IDENTITY, snapshot, identity.encode()) for snapshot, identity in pulled]
+        keys = list(dict.fromkeys(found for found in (node.key, key) if found))
+        context.cache.add(keys, [snapshot for snapshot, _ in pulled], node.digest, node.name, values + _links(node))
+        self._explanations[node.digest] = Explanation(node.digest, node.name, "hit", "from an imported cache")
+        shown.end(cached=True)
+        with self._lock:
+            self._show_cached(needed for needed, _ in node.inputs if needed.state in (State.IDLE, State.DONE))
+        return tuple(Result(snapshot) for snapshot, _ in pulled)
 
     def _run_key(self, node: Node) -> None:
         shown = _Shown(self.reporter, node)
@@ -580,10 +654,23 @@ class Job:
             found = self._find(node, lookup, inputs, context)
             if found is not None:
                 return found
+            found = self._find_imported(node, lookup, context, shown)
+            if found is not None:
+                return found
             shown.tee = lambda stream, data: self._inflight.log(lookup, stream, data)
             return self._execute(node, inputs, lookup, context, shown)
         finally:
             self._inflight.release(lookup)
+
+    def _find_imported(self, node: Node, lookup: str, context: Context, shown: "_Shown") -> tuple[Result, ...] | None:
+        """A hit in an imported cache by the content of the inputs."""
+        if self._remote is None or not self._remote.has(lookup, outputs(node.vertex)):
+            return None
+        try:
+            return self._imported(node, lookup, context, shown)
+        except SolveError as error:
+            shown.log(2, f"not taken from the cache: {error}\n".encode())
+            return None
 
     def _find(self, node: Node, lookup: str, inputs: Sequence[Input], context: Context) -> tuple[Result, ...] | None:
         """A hit by content, or by a definition key that was not known earlier."""
@@ -614,6 +701,9 @@ class Job:
         self._pins.add([snapshot for snapshot in snapshots if snapshot is not None])
         keys = list(dict.fromkeys(key for key in (node.key, lookup) if key))
         values = notes(vertex, node.data, inputs, node.key) + (_links(node) if node.key else [])
+        # What ran although the cache had it may be something else: what reads it must not take it for the same.
+        first = f"{lookup}!{secrets.token_hex(8)}" if node.fresh else lookup
+        values += _identities(first, snapshots, context)
         context.cache.add(keys, snapshots, node.digest, node.name, values)
         shown.end()
         return results
@@ -649,10 +739,10 @@ class _Shown:
         self.start()
         self._reporter.progress(self._node.digest, name, current, total)
 
-    def end(self) -> None:
+    def end(self, cached: bool = False) -> None:
         """It is done, if it was said to run."""
         if self._running is not None:
-            self._reporter.finish(self._running)
+            self._reporter.finish(self._running, cached=cached)
             self._running = None
 
     def fail(self, error: Exception) -> None:
@@ -663,6 +753,10 @@ class _Shown:
         assert self._running is not None
         self._reporter.finish(self._running, error_text(error))
         self._running = None
+
+
+def _is_local(node: Node) -> bool:
+    return isinstance(node.vertex.op, SourceOp) and node.vertex.op.identifier.startswith("local://")
 
 
 def _module(vertex: Vertex) -> ModuleType:
@@ -680,13 +774,37 @@ def _inputs(node: Node, context: Context) -> list[Input]:
         return []
     from ..cache.checksum import checksum
 
+    identities: dict[str, bytes] | None = None
+
     for (needed, index), selection in zip(node.inputs, _module(node.vertex).selections(node.vertex), strict=True):
         if index >= len(needed.results):
             raise SolveError(f"{needed.name} has no output {index}", vertex=needed.digest)
         snapshot = needed.results[index].snapshot
         found = None if selection is None else checksum(snapshot, selection, context)
-        out.append(Input(needed.name, needed.digest, f"{needed.key}#{index}", snapshot, found, selection))
+        if found is None and identities is None:
+            identities = context.cache.get_values(IDENTITY, _snapshots(node))
+        known = identities.get(snapshot) if identities is not None and snapshot is not None else None
+        identity = known.decode() if known is not None else str(snapshot)
+        out.append(Input(needed.name, needed.digest, f"{needed.key}#{index}", snapshot, identity, found, selection))
     return out
+
+
+def _identities(key: str, snapshots: Sequence[str | None], context: Context) -> list[tuple[str, str, bytes]]:
+    """The notes of what new snapshots are; what has one already keeps it."""
+    names = [snapshot for snapshot in snapshots if snapshot is not None]
+    known = context.cache.get_values(IDENTITY, names)
+    count = len(snapshots)
+    return [
+        (IDENTITY, snapshot, record_digest(key, number, count).encode())
+        for number, snapshot in enumerate(snapshots)
+        if snapshot is not None and snapshot not in known
+    ]
+
+
+def _snapshots(node: Node) -> list[str]:
+    """The snapshots that a node reads."""
+    found = [needed.results[index].snapshot for needed, index in node.inputs if index < len(needed.results)]
+    return list(dict.fromkeys(snapshot for snapshot in found if snapshot is not None))
 
 
 LINK = "link"

@@ -98,6 +98,10 @@ class Snapshots:
         """
         return self._folder(name)
 
+    def folders(self, name: str) -> list[Path]:
+        """What an overlay of a snapshot is mounted of: folders in overlayfs's form, the top first. Raises KeyError."""
+        return [self._root / lower for lower in self._lowers(name)]
+
     def ids(self) -> list[str]:
         """The committed snapshots, the oldest first."""
         return self._records.ids()

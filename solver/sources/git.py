@@ -377,9 +377,11 @@ def _fetched(repository: Repository, found: Found, context: Context) -> Iterator
             folder.mkdir(parents=True)
             git.run("init", "--bare", "--quiet", f"--object-format={_kind(found)}")
             (folder / "whole").touch()
+        # What a process left that was killed: nobody else works here.
         for lock in folder.glob("*.lock"):
-            # Left by a process that was killed: nobody else works here.
             lock.unlink()
+        for left in folder.glob("checkout-*"):
+            shutil.rmtree(left, ignore_errors=True)
         if not _holds(git, found):
             with context.step(f"fetching {repository.shown}"):
                 _fetch(git.reaching(repository), repository, found, folder)

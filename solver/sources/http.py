@@ -210,10 +210,13 @@ def _fetch(request: _Request, known: list[Download], context: Context) -> Downlo
         return _upload(request, context)
     import httpx
 
+    from ...oci.transport import HostOptions, tls_context
+
     failures = 0
     tagged = {download.etag: download for download in known if download.etag}
     timeout = httpx.Timeout(_STALL_SECONDS, connect=_CONNECT_SECONDS)
-    with httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=10) as client:
+    tls = tls_context(HostOptions())
+    with httpx.Client(timeout=timeout, verify=tls, follow_redirects=True, max_redirects=10) as client:
         headers = _headers(request, context)
         while True:
             context.check()

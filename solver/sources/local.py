@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ...llb.ops import SourceOp
 from ...oci.platform import Platform
+from ...wire.fsutil.errors import describe
 from ...wire.patterns import Matcher, PatternError
 from ...wire.session import FileFilter, Session
 from ..base import Context, Result, SolveError
@@ -141,7 +142,7 @@ def _transfer(request: Request, context: Context) -> Index:
     except PatternError as error:
         raise SolveError(f"local source {request.name}: {error}") from None
     except OSError as error:
-        raise SolveError(f"local source {request.name}: {error}") from error
+        raise SolveError(f"local source {request.name}: {describe(error)}") from error
     finally:
         lease.release()
     return index

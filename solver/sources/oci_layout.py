@@ -1,13 +1,14 @@
 """`oci-layout://NAME@DIGEST`: an image in an image layout of the client, which gives its blobs one by one."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...llb.ops import SourceOp
 from ...oci import descriptor as _d
 from ...oci import digest as _digest
 from ...oci.platform import Platform
+from ...wire.session import Session
 from ..base import Context, Result, SolveError
 from .pull import MAX_DOCUMENT, Image, load, unpack
 
@@ -17,10 +18,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """A layout of the client, by the name under which the session knows it."""
+    """A layout of a client, by the name under which its session knows it."""
 
     store: str
-    context: Context
+    session: Session
 
     @property
     def name(self) -> str:
@@ -55,7 +56,7 @@ class _Layout:
 
     def _pieces(self, digest: str) -> Iterator[bytes]:
         try:
-            with self.context.session.open_blob(self.store, digest) as stream:
+            with self.session.open_blob(self.store, digest) as stream:
                 while chunk := stream.read(_CHUNK):
                     yield chunk
         except KeyError:
@@ -82,11 +83,12 @@ def _parts(reference: str, store: str) -> tuple[str, str]:
 
 
 def _image(
-    reference: str, store: str, platform: Platform | None, limit: str, context: Context
+    reference: str, attrs: Mapping[str, str], platform: Platform | None, context: Context
 ) -> tuple[Image, _Layout]:
-    name, digest = _parts(reference, store)
-    layout = _Layout(name, context)
-    return load(digest, platform, layout, context, layer_limit(limit)), layout
+    name, digest = _parts(reference, attrs.get("oci.store", ""))
+    session = attrs.get("oci.session", "")
+    layout = _Layout(name, context.session.other(session) if session else context.session)
+    return load(digest, platform, layout, context, layer_limit(attrs.get("oci.layerlimit", ""))), layout
 
 
 def layer_limit(text: str) -> int | None:
@@ -100,29 +102,24 @@ def layer_limit(text: str) -> int | None:
 
 def cache_key(op: SourceOp, platform: Platform | None, context: Context) -> str:
     """The chain id of the image's layers."""
-    return _of(op, platform, context)[0].key
+    return _image(op.identifier, op.attrs, platform, context)[0].key
 
 
 def snapshot(op: SourceOp, platform: Platform | None, context: Context) -> Result:
     """The image's file system."""
-    image, layout = _of(op, platform, context)
+    image, layout = _image(op.identifier, op.attrs, platform, context)
     return Result(unpack(image, layout, context))
 
 
-def _of(op: SourceOp, platform: Platform | None, context: Context) -> tuple[Image, _Layout]:
-    limit = op.attrs.get("oci.layerlimit", "")
-    return _image(op.identifier, op.attrs.get("oci.store", ""), platform, limit, context)
-
-
 def resolve_config(
-    reference: str, platform: Platform | None, context: Context, store: str = ""
+    reference: str, platform: Platform | None, context: Context, attrs: Mapping[str, str] | None = None
 ) -> tuple[str, str, bytes]:
     """The reference as it was given, its digest, and the config for a platform.
 
-    `store` is the session's name of the layout; empty is the reference's own name.
+    `attrs` are those of the source op: where `oci.store` is missing, the layout has the reference's own name.
 
     Raises:
         SolveError: where there is no such image.
     """
-    image, _ = _image(reference, store, platform, "", context)
+    image, _ = _image(reference, attrs or {}, platform, context)
     return reference, image.digest, image.config

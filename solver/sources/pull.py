@@ -153,7 +153,7 @@ def _unpacked(
     try:
         for place, fetch in enumerate(fetches, begin):
             fetch.result(context, fetches)
-            layer = Layer(layers[place], diffs[place])
+            layer = Layer(_d.as_layer(layers[place]), diffs[place])
             parent = _applied(parent, chain[place], layer, fetcher, lease, context)
     finally:
         stop.set()

@@ -105,7 +105,7 @@ def test_output_of_each_type(builder: Builder, context: Path, tmp_path: Path) ->
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
     builder.build(context, "-o", f"type=docker,dest={tmp_path}/docker.tar", "-t", "made:1", "--provenance=false")
     with tarfile.open(tmp_path / "docker.tar") as tar:
-        assert json.load(tar.extractfile("manifest.json"))[0]["RepoTags"] == ["docker.io/library/made:1"]  # type: ignore[arg-type]
+        assert json.load(tar.extractfile("manifest.json"))[0]["RepoTags"] == ["made:1"]  # type: ignore[arg-type]
     piped = builder.build(context, "-o", "type=tar,dest=-", check=False)
     assert "folder/a.txt" in piped.stdout
 
@@ -192,17 +192,26 @@ def test_du_and_prune(buildx: Cli, context: Path, tmp_path: Path) -> None:
     with running_daemon(tmp_path / "d") as daemon:
         builder = connect(buildx, daemon)
         builder.build(context)
-        assert "local source for context" in builder.buildx("du", "--verbose").stdout
+        assert "source.local" in builder.buildx("du", "--verbose").stdout
         builder.buildx("prune", "--force", "--filter", "type=source.local")
-        assert "local source for context" not in builder.buildx("du", "--verbose").stdout
+        assert "source.local" not in builder.buildx("du", "--verbose").stdout
         builder.buildx("prune", "--all", "--force")
         assert lines(builder.buildx("du").stdout, "Total:")[0].split()[1] == "0B"
 
 
-def test_frontend_image(builder: Builder, context: Path, frontend_image: str, base_image: str) -> None:
+@pytest.fixture(scope="module")
+def other_frontend(frontend_image: str) -> str:
+    """A frontend image under a name that the daemon's own frontend does not take for itself."""
+    other = frontend_image.replace("brickyard/frontend", "other/dockerfile")
+    flags = ["--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    subprocess.run([program("skopeo"), "copy", *flags, f"docker://{frontend_image}", f"docker://{other}"], check=True)
+    return other
+
+
+def test_frontend_image(builder: Builder, context: Path, other_frontend: str, base_image: str) -> None:
     dockerfile(
         context,
-        f"# syntax={frontend_image}\nFROM @BASE@\nRUN --network=none echo by an image\nCOPY a.txt /\n",
+        f"# syntax={other_frontend}\nFROM @BASE@\nRUN --network=none echo by an image\nCOPY a.txt /\n",
         base_image,
     )
     said = builder.build(context, "--progress", "plain").stderr
@@ -210,8 +219,8 @@ def test_frontend_image(builder: Builder, context: Path, frontend_image: str, ba
     assert "by an image" in said
 
 
-def test_failing_build_through_a_frontend_image(builder: Builder, context: Path, frontend_image: str) -> None:
-    dockerfile(context, f"# syntax={frontend_image}\nFROM scratch\nCOPY none /\n")
+def test_failing_build_through_a_frontend_image(builder: Builder, context: Path, other_frontend: str) -> None:
+    dockerfile(context, f"# syntax={other_frontend}\nFROM scratch\nCOPY none /\n")
     failed = builder.build(context, check=False)
     assert failed.returncode == 1
     assert "   3 | >>> COPY none /" in failed.stderr
@@ -257,8 +266,7 @@ def test_a_cancelled_build_stops_what_it_runs(builder: Builder, daemon: Daemon, 
     build.stderr.read()
     assert build.wait(20) != 0
     wait_for(lambda: not running("sleep 313"))
-    listed = json.loads(builder.buildx("history ls", "--format", "json").stdout.splitlines()[0])
-    assert listed["status"] == "Canceled"
+    assert json.loads(builder.buildx("history inspect", "--format", "json").stdout)["Status"] == "canceled"
 
 
 def test_a_client_that_is_killed_stops_its_own_build_only(builder: Builder, context: Path, base_image: str) -> None:
@@ -295,7 +303,7 @@ def test_many_clients_at_once(builder: Builder, context: Path, base_image: str) 
 
 def test_two_daemons_do_not_share_a_folder(daemon: Daemon, tmp_path: Path) -> None:
     second = subprocess.run(
-        [sys.executable, "-m", "brickyard", "daemon", "--addr", f"unix://{tmp_path}/s", "--root", daemon.folder / "root"],
+        [sys.executable, "-m", "brickyard", "daemon", "--addr", f"unix://{tmp_path}/s", f"--root={daemon.folder}/root"],
         capture_output=True, check=False, timeout=20,
     )  # fmt: skip
     assert second.returncode == 1
@@ -322,7 +330,8 @@ def test_socket_activation(buildx: Cli, context: Path, tmp_path: Path) -> None:
         listener.bind(str(path))
         listener.listen()
         script = (
-            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
+            "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+            " os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
             " os.execv(sys.executable, [sys.executable, '-m', 'brickyard', 'daemon', '--addr', 'fd://', *sys.argv[2:]])"
         )
         process = subprocess.Popen(

@@ -81,6 +81,15 @@ def test_skopeo_reads_the_image(demo: Demo) -> None:
     assert f"digest       {digest}" in demo.text
 
 
+def test_skopeo_copies_it_to_a_registry(demo: Demo, registry: str) -> None:
+    there = f"docker://{registry}/demo:latest"
+    copy = ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
+    subprocess.run([*copy, f"oci:{demo.out / 'image'}:latest", there], check=True)
+    inspect = ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", there]
+    digest = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+    assert f"digest       {digest}" in demo.text
+
+
 def test_umoci_unpacks_it_and_a_runtime_runs_it(demo: Demo, tmp_path: Path) -> None:
     image = f"{demo.out / 'image'}:latest"
     subprocess.run(["umoci", "unpack", "--image", image, tmp_path / "bundle"], check=True, capture_output=True)

@@ -1,6 +1,7 @@
 """Executors run real processes: crun, runc and bubblewrap, as root and as a plain user, over a busybox file system."""
 
 import codecs
+import ctypes
 import importlib
 import os
 import pickle
@@ -8,6 +9,7 @@ import pwd
 import shutil
 import signal
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -28,8 +30,8 @@ pytestmark = pytest.mark.real
 
 NOBODY = 65534
 COMMANDS = (
-    "sh cat chown dd df echo env false grep head hostname id ifconfig ls mkdir mknod mount ping ps readlink rm sleep stat "
-    "stty su touch true unshare wc whoami"
+    "sh cat chown dd df echo env false grep head hostname id ifconfig ls mkdir mknod mount ping ps readlink rm sleep "
+    "stat stty su touch true unshare wc whoami"
 ).split()
 # What the executors import only when they need it, and what a user who can't read our interpreter needs by then.
 LATER = "oci runtimes bubblewrap namespaces seccomp bpf syscalls leftovers cgroups ids".split()
@@ -72,11 +74,14 @@ class Yard:
         """Call something with the executor, as this yard's user."""
         if self.is_root:
             return body(find_executor(self.name, self.state), self)
-        return as_user(self.uid, lambda: body(find_executor(self.name, self.state), self))
+        return in_child(
+            lambda: become(self.uid), lambda: body(find_executor(self.name, self.state), self), lambda child: None
+        )
 
     def run(self, *args: str, **fields: Any) -> Done:
         """Run a process to its end."""
-        return self.call(lambda executor, yard: run(executor, replace(yard.process, args=args, **fields)))
+        process = replace(self.process, **({"args": args} | fields))
+        return self.call(lambda executor, yard: run(executor, process))
 
     def sh(self, script: str, **fields: Any) -> Done:
         """Run a script to its end."""
@@ -136,18 +141,30 @@ def become(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    forget_who_we_are()
+
+
+def forget_who_we_are() -> None:
     for known in (standing, own_capabilities, all_capabilities):
         known.cache_clear()
 
 
-def as_user(uid: int, body: Callable[[], Any]) -> Any:
-    """Call something in a child process of another user; what it gives or raises comes back."""
+def in_child(prepare: Callable[[], None], body: Callable[[], Any], meanwhile: Callable[[int], None]) -> Any:
+    """Call something in a child process; what it gives or raises comes back.
+
+    `meanwhile` is called with the child's id in this process, before the child begins.
+    """
     read, write = os.pipe()
+    waits, starts = os.pipe()
+    ready, tells = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(read)
-            become(uid)
+            prepare()
+            os.write(tells, b"x")
+            os.read(waits, 1)
+            forget_who_we_are()
             try:
                 answer = pickle.dumps((True, body()))
             except (ExecError, AssertionError) as error:
@@ -159,6 +176,11 @@ def as_user(uid: int, body: Callable[[], Any]) -> Any:
         finally:
             os._exit(0)
     os.close(write)
+    os.read(ready, 1)
+    meanwhile(child)
+    os.write(starts, b"x")
+    for end in (waits, starts, ready, tells):
+        os.close(end)
     with open(read, "rb") as file:
         data = file.read()
     os.waitpid(child, 0)
@@ -260,8 +282,8 @@ def test_a_program_that_cannot_be_started(yard: Yard, command: list[str], messag
 
     def body(executor: Executor, yard: Yard) -> tuple[str, int | None, list[bytes]]:
         said: list[bytes] = []
+        process = replace(yard.process, args=tuple(command))
         with pytest.raises(ExecError) as caught:
-            process = replace(yard.process, args=tuple(command))
             executor.run(process, lambda stream, data: said.append(data), threading.Event())
         return str(caught.value), caught.value.exit_code, said
 
@@ -300,11 +322,7 @@ def test_kill_at_any_moment_leaves_nothing(yard: Yard) -> None:
             begin = time.monotonic()
             running.kill()
             running.kill()
-            try:
-                assert running.wait() == 128 + signal.SIGKILL
-            except ExecError:
-                # The runtime was not done yet, and says so.
-                assert not yard.processes()
+            assert running.wait() == 128 + signal.SIGKILL
             taken.append(time.monotonic() - begin)
         return taken
 
@@ -499,6 +517,13 @@ def test_a_folder_that_is_not_there_is_made_for_the_user(root_yard: Yard) -> Non
     assert done.out == "/far/away/here\n" + "1000 0 755\n" * 3 or done.out == "/far/away/here\n" + "1000 1001 755\n" * 3
 
 
+def test_outputs_can_be_opened_again_by_every_user(yard: Yard) -> None:
+    if yard.name == "runc" and not yard.is_root:
+        return
+    done = yard.sh("echo out > /dev/stdout; echo err > /proc/self/fd/2", user="1000:1000")
+    assert (done.code, done.out, done.err) == (0, "out\n", "err\n")
+
+
 def test_environment(yard: Yard) -> None:
     done = yard.run("env", env=("A=1", "B=two words\nand a line", "A=3"))
     found = set(done.out.replace("PWD=/\n", "").splitlines())
@@ -526,6 +551,23 @@ def test_the_environment_is_not_in_a_command_line(yard: Yard) -> None:
     assert yard.call(body) == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"env": ("A=1\0--bind\0/\0/host",)}, "a NUL character in the variable 'A=1"),
+        ({"args": ("echo", "a\0b")}, "a NUL character in the argument"),
+        ({"cwd": "/a\0b"}, "a NUL character in the path"),
+        ({"hostname": "a\0b"}, "a NUL character in the name"),
+        ({"extra_hosts": (HostIP("a\nb", "1.2.3.4"),)}, "a line break in the host"),
+        ({"args": ()}, "the process has no program"),
+        ({"rootfs": Path("/no/such/folder")}, "cannot use the root file system: No such file or directory"),
+    ],
+)
+def test_words_that_are_refused(root_yard: Yard, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExecError, match=message):
+        root_yard.run("true", **fields)
+
+
 def listing(root: Path) -> dict[str, tuple[int, int]]:
     found = {}
     for path in (root, *sorted(root.rglob("*"))):
@@ -545,7 +587,8 @@ def test_hosts_and_name_servers_leave_no_trace(yard: Yard) -> None:
     script = "hostname; cat /etc/hosts; test -e /etc/resolv.conf; echo x > /etc/hosts || echo kept"
     done = yard.sh(script, hostname="wall", extra_hosts=(HostIP("brick", "10.1.2.3"), HostIP("six", "fe80::1")))
     assert done.out == (
-        "wall\n127.0.0.1\tlocalhost wall\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tbrick\nfe80::1\tsix\nkept\n"
+        "wall\n127.0.0.1\tlocalhost wall\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+        "10.1.2.3\tbrick\nfe80::1\tsix\nkept\n"
     )
     assert listing(yard.rootfs) == before
     assert yard.run("hostname").out == "buildkitsandbox\n"
@@ -585,8 +628,6 @@ def test_read_only_mounts(yard: Yard) -> None:
 
 
 def test_read_only_mounts_are_so_all_the_way_down(root_yard: Yard) -> None:
-    import subprocess
-
     below = root_yard.extra / "below"
     below.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
@@ -699,19 +740,22 @@ for kind in ipc pid mnt uts; do readlink /proc/self/ns/$kind; done
 """
 
 
+WELL_CONFINED = [
+    "CapPrm:\t00000000a80425fb",
+    "CapEff:\t00000000a80425fb",
+    "Seccomp:\t2",
+    "no namespaces",
+    "no mounts",
+    "no settings",
+    "no keys",
+    "no firmware",
+]
+
+
 def test_confinement(yard: Yard) -> None:
     done = yard.sh(CONFINED)
     lines = done.out.splitlines()
-    assert lines[:8] == [
-        "CapPrm:\t00000000a80425fb",
-        "CapEff:\t00000000a80425fb",
-        "Seccomp:\t2",
-        "no namespaces",
-        "no mounts",
-        "no settings",
-        "no keys",
-        "no firmware",
-    ]
+    assert lines[:8] == WELL_CONFINED
     assert int(lines[8]) <= 5
     for kind, namespace in zip(("ipc", "pid", "mnt", "uts"), lines[9:], strict=True):
         assert namespace != os.readlink(f"/proc/self/ns/{kind}")
@@ -818,6 +862,50 @@ def test_what_a_killed_process_leaves_is_cleaned_at_the_next_start(yard: Yard) -
     while yard.processes() and time.monotonic() < end:
         threading.Event().wait(0.01)
     assert yard.nothing_is_left()
+
+
+def test_a_second_start_in_this_process_leaves_the_first_alone(root_yard: Yard) -> None:
+    executor = find_executor(root_yard.name, root_yard.state)
+    running = executor.start(replace(root_yard.process, args=("cat",)), lambda stream, data: None, stdin=True)
+    find_executor(root_yard.name, root_yard.state)
+    running.close_stdin()
+    assert running.wait() == 0
+
+
+RANGE = "0 0 1\n1 100000 65536\n"
+
+
+def test_root_of_a_user_namespace_with_a_range_of_ids(root_yard: Yard) -> None:
+    """As under rootlesskit: root is a plain user outside, and there are more ids for the others."""
+    root_yard.write("etc/passwd", PASSWD)
+    root_yard.write("etc/group", GROUP)
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def unshare() -> None:
+        assert libc.unshare(0x10000000 | 0x00020000) == 0
+
+    def give_ids(child: int) -> None:
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text(RANGE)
+
+    def body() -> list[Done]:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        assert libc.mount(None, b"/", None, 0x40000 | 0x4000, None) == 0
+        executor = find_executor(root_yard.name, root_yard.state)
+        confined = run(executor, replace(root_yard.process, args=("sh", "-c", CONFINED)))
+        script = "echo $(id -u) $(id -g); grep ^Groups: /proc/self/status; touch /new/f; stat -c '%u %g' /new /new/f"
+        process = replace(root_yard.process, args=("sh", "-c", script), user="bob", cwd="/new")
+        with pytest.raises(ExecError, match="this machine allows at most"):
+            run(executor, replace(process, ulimit=(Ulimit("nofile", 1, 1 << 40),)))
+        return [confined, run(executor, process)]
+
+    confined, done = in_child(unshare, body, give_ids)
+    assert confined.out.splitlines()[:8] == WELL_CONFINED
+    assert done.out.split() == "1000 1001 Groups: 29 44 1001 1000 1001 1000 1001".split()
+    made = (root_yard.rootfs / "new/f").stat()
+    assert (made.st_uid, made.st_gid) == (100999, 101000)
 
 
 def test_many_at_once(yard: Yard) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from engine import Engine
+from frontend_image import ROOT
 from scenarios import CALLS, FAILURES, SAME, Failure, Scenario, same
 from services import free_port, program, wait_for_port
 
@@ -322,6 +324,48 @@ def test_another_frontend_is_passed_on_to(build: Build, world: World) -> None:
     )  # fmt: skip
     built = build(same("forward", f"# syntax={other}\nFROM scratch\nCOPY a.txt /\n"), ours=True)
     assert built.code == 0, built.err[-3000:]
+
+
+def test_our_solver_builds_an_image_that_does_the_same(
+    world: World, registry: str, frontend_sources: tuple[str, ...], build: Build, tmp_path: Path
+) -> None:
+    """Dockerfile.frontend by `brickyard build`: the same files as by Docker, and the same answers."""
+    reference = f"{registry}/brickyard/frontend:own"
+    command = [
+        sys.executable, "-m", "brickyard", "build", "--root", tmp_path / "root", "--progress", "plain", "--push",
+        "-t", reference, *frontend_sources, ROOT,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert image_files(reference, tmp_path / "ours") == image_files(world.frontend, tmp_path / "theirs")
+    ours = same("own", f"# syntax={reference}\nFROM @BASE@\nRUN echo > /x\nCOPY --chmod=640 a.txt /\n")
+    theirs = replace(ours, dockerfile=ours.dockerfile.replace(reference, world.frontend))
+    built = build(ours, ours=False)
+    assert built.code == 0, built.err[-3000:]
+    assert built.digest == build(theirs, ours=False).digest
+
+
+def image_files(reference: str, folder: Path) -> dict[str, tuple[int, str]]:
+    """The files of an image in a registry by path: mode, and digest or the target of a link."""
+    folder.mkdir()
+    layout = folder / "layout"
+    command = [
+        program("skopeo"),
+        "copy",
+        "--quiet",
+        "--src-tls-verify=false",
+        f"docker://{reference}",
+        f"oci:{layout}:a",
+    ]
+    subprocess.run(command, check=True)
+    subprocess.run([program("umoci"), "raw", "unpack", "--image", f"{layout}:a", folder / "root"], check=True)
+    found = {}
+    for path in sorted((folder / "root").rglob("*")):
+        content = os.readlink(path) if path.is_symlink() else ""
+        if path.is_file() and not path.is_symlink():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path.relative_to(folder / "root"))] = (path.lstat().st_mode, content)
+    return found
 
 
 def test_there_are_enough_scenarios() -> None:

@@ -1,6 +1,7 @@
 """What can go wrong in a transfer."""
 
 import errno
+import os
 
 
 class TransferError(OSError):
@@ -10,3 +11,11 @@ class TransferError(OSError):
 def is_gone(error: OSError) -> bool:
     """Whether a file is no longer what it was when its entry was sent (or a socket): it is sent as an empty one."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ELOOP)
+
+
+def describe(error: Exception) -> str:
+    """What went wrong and where, in words."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(places)}: {error.strerror}" if places else error.strerror

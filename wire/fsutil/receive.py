@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from ..pb.wire_pb2 import Packet
 from ..session import FileReceiver
 from .check import EntryCheck
-from .errors import TransferError
+from .errors import TransferError, describe
 from .modes import TYPE
 
 WINDOW = 256
@@ -28,7 +28,7 @@ def receive(incoming: Iterable[Packet], receiver: FileReceiver) -> Iterator[Pack
     except GeneratorExit:
         raise
     except Exception as error:
-        yield Packet(type=Packet.PACKET_ERR, data=str(error).encode("utf-8", "replace"))
+        yield Packet(type=Packet.PACKET_ERR, data=describe(error).encode("utf-8", "replace"))
         raise
 
 

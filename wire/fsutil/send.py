@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 from ..pb.wire_pb2 import Packet
 from ..session import FileTree
-from .errors import TransferError, is_gone
+from .errors import TransferError, describe, is_gone
 from .modes import TYPE
 
 CHUNK = 256 * 1024
@@ -61,7 +61,7 @@ def send(
                 yield Packet(type=Packet.PACKET_DATA, ID=number_or_error, data=data)
             yield Packet(type=Packet.PACKET_DATA, ID=number_or_error)
     except (OSError, ValueError) as error:
-        yield Packet(type=Packet.PACKET_ERR, data=str(error).encode("utf-8", "replace"))
+        yield Packet(type=Packet.PACKET_ERR, data=describe(error).encode("utf-8", "replace"))
         raise
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator
 
 from ..patterns import Matcher, PatternError
@@ -9,6 +10,10 @@ from ..pb.stat_pb2 import Stat
 from ..session import FileFilter
 from .follow import follow, narrowed
 from .modes import SOCKET, to_go
+
+_MARK = struct.Struct("<qQ").pack
+MARK_SIZE = 16
+"""Bytes of a mark. The first eight are a time in nanoseconds, little endian."""
 
 Change = Callable[[Stat], None]
 """Changes an entry before it is sent, its owner or time for instance."""
@@ -20,7 +25,7 @@ class WalkError(OSError):
     """A folder that cannot be sent as it is: the path and the reason."""
 
 
-def walk(root: bytes, wanted: FileFilter = EVERYTHING, change: Change | None = None) -> Iterator[Stat]:
+def walk(root: bytes, wanted: FileFilter = EVERYTHING, change: Change | None = None) -> "Walk":
     """The entries below `root` that a filter lets through, with the folders that they are in.
 
     A second name of a file is an entry whose `linkname` is the first one's path. What is removed meanwhile is left
@@ -32,7 +37,7 @@ def walk(root: bytes, wanted: FileFilter = EVERYTHING, change: Change | None = N
     """
     include = _matcher("include", _includes(root, wanted))
     exclude = _matcher("exclude", list(wanted.exclude))
-    return _Walk(root, include, exclude, change).entries()
+    return Walk(root, include, exclude, change)
 
 
 def _includes(root: bytes, wanted: FileFilter) -> list[str]:
@@ -52,15 +57,29 @@ def _matcher(kind: str, patterns: list[str]) -> Matcher | None:
 _Listing = Iterator[tuple[bytes, "os.DirEntry[bytes]"]]
 
 
-class _Walk:
+class Walk:
+    """The entries of a folder, one after the other.
+
+    `mark` is of the entry that came last: empty, or for a regular file what changes with every write to it, even one
+    that keeps size and time. It means something on this machine only.
+    """
+
     def __init__(self, root: bytes, include: Matcher | None, exclude: Matcher | None, change: Change | None) -> None:
         self._root = root
         self._include = include
         self._exclude = exclude
         self._change = change
         self._first_names: dict[tuple[int, int], str] = {}
+        self.mark = b""
+        self._entries = self._walked()
 
-    def entries(self) -> Iterator[Stat]:
+    def __iter__(self) -> Iterator[Stat]:
+        return self
+
+    def __next__(self) -> Stat:
+        return next(self._entries)
+
+    def _walked(self) -> Iterator[Stat]:
         include, exclude = self._include, self._exclude
         # Folders on the way down that were not sent, because nothing in them was so far.
         held: list[tuple[str, os.DirEntry[bytes]]] = []
@@ -95,9 +114,11 @@ class _Walk:
                     except FileNotFoundError:
                         continue
                     if held:
+                        mark = self.mark
                         for parent, parent_entry in held:
                             yield self._stat(parent[:-1], parent_entry)
                         held.clear()
+                        self.mark = mark
                     yield sent
                 if is_folder:
                     stack.append((self._list(entry.path, path, needed=not skip), path + "/", below, above))
@@ -128,6 +149,7 @@ class _Walk:
         status = entry.stat(follow_symlinks=False)
         mode = status.st_mode
         kind = stat.S_IFMT(mode)
+        self.mark = _MARK(status.st_ctime_ns, status.st_ino) if kind == stat.S_IFREG else b""
         try:
             out = Stat(
                 path=path,

@@ -136,14 +136,15 @@ def test_build_sends_what_buildx_sends(solver: Recorder, monkeypatch: pytest.Mon
 
 def test_cache_and_attestations_are_sent(solver: Recorder) -> None:
     words = (
-        "build --cache-from r.io/x --cache-from type=local,src=c --cache-to type=registry,ref=r.io/x,mode=max "
+        "build --cache-from r.io/x --cache-from type=local,src=none --cache-from type=inline,ref=r.io/y "
+        "--cache-to type=registry,ref=r.io/x,mode=max "
         "--sbom --provenance=mode=max,version=v1 --attest type=sbom,generator=g ."
     )
     assert run(words.split()) == 0
     request = solver.request
     assert [(one.Type, dict(one.Attrs)) for one in request.Cache.Imports] == [
         ("registry", {"ref": "r.io/x"}),
-        ("local", {"src": "c"}),
+        ("inline", {"ref": "r.io/y"}),
     ]
     assert [(one.Type, dict(one.Attrs)) for one in request.Cache.Exports] == [
         ("registry", {"ref": "r.io/x", "mode": "max"})

@@ -163,3 +163,17 @@ def test_verifier() -> None:
     with pytest.raises(DigestMismatch) as caught:
         wrong.finish()
     assert (caught.value.expected, caught.value.actual) == (SHA, of_bytes(b"x"))
+
+
+def test_layers_of_other_images() -> None:
+    toc = {"containerd.io/snapshot/stargz/toc.digest": "x"}
+    foreign = d.Descriptor(
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "sha256:" + "1" * 64,
+        5,
+        {**toc, "other": "y"},
+        urls=("https://example.com/layer",),
+    )
+    assert d.as_layer(foreign) == d.Descriptor(d.DOCKER_LAYER_GZIP, foreign.digest, 5, toc)
+    plain = d.Descriptor(d.OCI_LAYER_ZSTD, foreign.digest, 5)
+    assert d.as_layer(plain) == plain

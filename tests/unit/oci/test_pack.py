@@ -21,9 +21,11 @@ from brickyard.oci import descriptor as d
 from brickyard.oci.compression import CompressionError, compressor, decompress, detect
 from brickyard.oci.layer import (
     Compression,
+    Folder,
     LayerError,
     LayerPacker,
     LayerWriter,
+    Stack,
     apply_layer,
     compress,
     of_trees,
@@ -203,7 +205,10 @@ def overlay(tmp_path: Path) -> Iterator[tuple[Path, Path, Path]]:
 def upper_layer(below: Path, upper: Path) -> dict[str, tarfile.TarInfo]:
     out = io.BytesIO()
     root = os.fsencode(upper)
-    pack(of_upper(root, os.fsencode(below)), LayerPacker(out, root))
+    pack(of_upper(root, Folder(os.fsencode(below))), LayerPacker(out, root))
+    again = io.BytesIO()
+    pack(of_upper(root, Stack([os.fsencode(below)])), LayerPacker(again, root))
+    assert again.getvalue() == out.getvalue()
     return members(out.getvalue())
 
 

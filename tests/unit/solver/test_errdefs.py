@@ -6,6 +6,7 @@ from brickyard.frontend.gateway.status import FrontendError
 from brickyard.grammar.errors import Location, SourceError
 from brickyard.llb.bridge import BridgeError
 from brickyard.llb.marshal import SourceFile
+from brickyard.oci.errors import RegistryError
 from brickyard.solver.base import Cancelled, SolveError
 from brickyard.solver.errdefs import from_status, to_status
 from brickyard.wire.pb import errdefs_pb2, ops_pb2, rpc_status_pb2
@@ -91,3 +92,10 @@ def test_the_place_in_a_users_file() -> None:
     found = details(status)["errdefs.Source+json"]
     assert isinstance(found, dict)
     assert found["ranges"] == [{"start": {"line": 2}, "end": {"line": 2}}]
+
+
+def test_a_registry_s_error_behind_it() -> None:
+    try:
+        raise SolveError("failed to push") from RegistryError("no", status=401)
+    except SolveError as error:
+        assert to_status(error).message == "failed to push"

@@ -1,5 +1,6 @@
 """USER against a root file system's own account files."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,6 @@ def test_links_stay_in_the_root_file_system(tmp_path: Path) -> None:
 
 
 def test_special_files_are_not_read(tmp_path: Path) -> None:
-    import os
-
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "etc/passwd")
     (tmp_path / "etc/group").mkdir()

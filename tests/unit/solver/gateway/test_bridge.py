@@ -325,6 +325,16 @@ def test_several_exporters(solver: Solver) -> None:
     assert {"exporting to one", "exporting to two"} <= set(solver.names())
 
 
+def test_the_epoch_of_the_build_is_the_exports(solver: Solver) -> None:
+    request = control_pb2.SolveRequest(
+        Definition=files(a="1").to_pb(), FrontendAttrs={"build-arg:SOURCE_DATE_EPOCH": "7"}
+    )
+    request.Exporters.add(Type="one")
+    request.Exporters.add(Type="two", Attrs={"source-date-epoch": "9"})
+    solver(request)
+    assert sorted(attrs["source-date-epoch"] for attrs in solver.exported.attrs) == ["7", "9"]
+
+
 def test_an_exporter_that_fails_stops_the_others(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
     stopped: list[bool] = []
@@ -358,7 +368,7 @@ def test_an_exporter_that_fails_stops_the_others(solver: Solver, monkeypatch: py
             control_pb2.SolveRequest(
                 Cache=control_pb2.CacheOptions(Imports=[control_pb2.CacheOptionsEntry(Type="gha")])
             ),
-            "cache import of type 'gha' is not supported",
+            "cache of type 'gha' is not supported",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from brickyard.solver.base import Cancelled, Context, Result, Selection, SolveEr
 from brickyard.solver.ops import TABLE
 from brickyard.solver.scheduler.inflight import Inflight, Slots
 from brickyard.solver.scheduler.job import Job
+from brickyard.solver.scheduler.keys import record_digest
 from brickyard.solver.scheduler.status import Reporter
 from brickyard.wire.pb import control_pb2, ops_pb2
 
@@ -771,3 +772,133 @@ def test_a_client_that_can_be_told_nothing_ends_the_build(builds: Builds, ops: O
         solve(job, run("top", run("slow", base), run("loud", base)))
     job.close()
     assert gate.stopped
+
+
+@dataclass
+class Elsewhere:
+    """An imported cache: what another store has, by the digests of keys."""
+
+    builds: Builds
+    keys: dict[str, str] = field(default_factory=dict)
+    pulled: list[str] = field(default_factory=list)
+    gone: bool = False
+
+    def __bool__(self) -> bool:
+        return True
+
+    def has(self, key: str, outputs: int) -> bool:
+        return outputs == 1 and record_digest(key, 0, 1) in self.keys
+
+    def pull(self, key: str, outputs: int, context: Context) -> list[tuple[str, str]]:
+        if self.gone:
+            raise SolveError("no such blob")
+        name = self.keys[record_digest(key, 0, 1)]
+        self.pulled.append(name)
+        made = self.builds.context.snapshots.prepare(None)
+        with self.builds.context.snapshots.mounted(made, readonly=False) as root:
+            (root / "content").write_bytes(name.encode())
+        self.builds.context.snapshots.commit(made)
+        return [(made, f"the {name} of all machines")]
+
+
+def forget(builds: Builds) -> dict[str, str]:
+    """Empty the cache; what was in it by the digests of its keys."""
+    records = builds.context.cache.records()
+    builds.context.cache.remove([record.key for record in records])
+    return {record_digest(record.key, 0, 1): record.description for record in records}
+
+
+def test_imported_results_are_taken_and_what_is_behind_them_is_not(builds: Builds, ops: Ops) -> None:
+    graph = run("top", run("low", source("base")))
+    builds.build(graph)
+    elsewhere = Elsewhere(builds, forget(builds))
+    ops.runs.clear()
+    builds.events.clear()
+    job = builds.job()
+    job.use(elsewhere)  # type: ignore[arg-type]
+    [result] = solve(job, graph)
+    assert content(builds, result) == b"top"
+    assert (ops.runs, elsewhere.pulled) == ([], ["top"])
+    assert builds.said("top") == ["announced", "started", "cached"]
+    assert why(job)["top"] == "from an imported cache"
+    # From now on it is in the own cache, under the name that it has everywhere.
+    assert builds.build(graph) == [result]
+    assert result.snapshot is not None
+    assert builds.context.cache.get_value("identity", result.snapshot) == b"the top of all machines"
+
+
+def test_imported_results_are_found_by_content(builds: Builds, ops: Ops) -> None:
+    graph = run("top", copy("copied", source("context", "local")))
+    ops.contents["context"] = b"files"
+    builds.build(graph)
+    elsewhere = Elsewhere(builds, forget(builds))
+    ops.source_keys["context"] = "another time, the same files"
+    ops.runs.clear()
+    job = builds.job()
+    job.use(elsewhere)  # type: ignore[arg-type]
+    solve(job, graph)
+    assert ops.runs == ["context", "top"]
+    assert elsewhere.pulled == ["copied"]
+
+
+def test_what_reads_an_imported_result_is_found_by_its_identity(builds: Builds, ops: Ops) -> None:
+    graph = run("top", copy("copied", source("context", "local")))
+    ops.contents["context"] = b"files"
+    [first] = builds.build(graph)
+    assert first.snapshot is not None
+    copied = next(r for r in builds.context.cache.records() if r.description == "copied")
+    assert copied.results[0] is not None
+    identity = builds.context.cache.get_value("identity", copied.results[0])
+    assert identity is not None
+    known = forget(builds)
+
+    class Named(Elsewhere):
+        def pull(self, key: str, outputs: int, context: Context) -> list[tuple[str, str]]:
+            [(made, _)] = super().pull(key, outputs, context)
+            return [(made, identity.decode())]
+
+    elsewhere = Named(builds, known)
+    ops.source_keys["context"] = "another time, the same files"
+    ops.runs.clear()
+    job = builds.job()
+    job.use(elsewhere)  # type: ignore[arg-type]
+    solve(job, graph)
+    assert ops.runs == ["context"]
+    assert elsewhere.pulled == ["copied", "top"]
+
+
+def test_an_imported_result_that_is_gone_is_made(builds: Builds, ops: Ops) -> None:
+    graph = run("top", run("low", source("base")))
+    builds.build(graph)
+    elsewhere = Elsewhere(builds, forget(builds), gone=True)
+    ops.runs.clear()
+    job = builds.job()
+    job.use(elsewhere)  # type: ignore[arg-type]
+    [result] = solve(job, graph)
+    assert content(builds, result) == b"top"
+    assert ops.runs == ["base", "low", "top"]
+    logs = b"".join(log.msg for event in builds.events for log in event.logs)
+    assert b"not taken from the cache: no such blob" in logs
+
+
+def test_what_ran_anew_is_not_taken_for_the_same(builds: Builds, ops: Ops) -> None:
+    """The content key of what reads a result must not be that of the result that it replaced."""
+
+    def graph(ignore: bool) -> Output:
+        return run("top", run("low", source("base"), ignore_cache=ignore))
+
+    builds.build(graph(False))
+    ops.contents |= {"low": b"other", "top": b"made of other"}
+    [result] = builds.build(graph(True))
+    assert content(builds, result) == b"made of other"
+
+
+def test_the_keys_of_what_may_be_exported(builds: Builds, ops: Ops) -> None:
+    job = builds.job()
+    loaded = job.load(definition(run("top", source("base"), copy("copied", source("context", "local")))))
+    assert loaded is not None
+    job.solve([loaded])
+    keyed = job.keyed([loaded])
+    names = [builds.context.cache.find([key])[key].description for key, _ in keyed]
+    assert [name.rpartition("://")[2] for name in names] == ["base", "copied", "top"]
+    assert [count for _, count in keyed] == [1, 1, 1]

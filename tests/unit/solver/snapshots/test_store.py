@@ -167,11 +167,12 @@ def test_what_others_need_is_not_removed(store: Snapshots) -> None:
 def test_what_is_mounted_is_not_removed(store: Snapshots) -> None:
     base = change(store, None, put("a"))
     child = change(store, base, put("b"))
-    if store.mode == "copy":
-        pytest.skip("nothing is mounted in copy mode")
-    with store.mounted(child), pytest.raises(ValueError, match="still needed"):
-        store.remove(child)
+    # Nothing is mounted in copy mode: there a reader finds its files gone.
+    if store.mode != "copy":
+        with store.mounted(child), pytest.raises(ValueError, match="still needed"):
+            store.remove(child)
     store.remove(child)
+    assert child not in store.ids()
 
 
 def test_merges_lay_layers_over_each_other(store: Snapshots) -> None:

@@ -1,11 +1,14 @@
 """Git repositories, served by git's own daemon on this machine."""
 
+import base64
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ ENVIRONMENT = {
     "GIT_ALLOW_PROTOCOL": "file:git",
 }
 WHEN = 1714979289
+TOKEN = "basic " + base64.b64encode(b"x-access-token:s3cret").decode()
 
 
 def run(folder: Path, *words: str) -> str:
@@ -95,6 +99,60 @@ def repository(served: tuple[Path, str], original: Path, tmp_path: Path) -> tupl
     folder = served[0] / tmp_path.name
     shutil.copytree(original, folder, symlinks=True)
     return folder, f"{served[1]}/{folder.name}"
+
+
+@pytest.fixture
+def web(served: tuple[Path, str]) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """The same repositories over HTTP for who knows the token; and what was asked, with what authorization."""
+    base = served[0]
+    asked: list[tuple[str, str | None]] = []
+
+    class Handle(BaseHTTPRequestHandler):
+        def handle_all(self) -> None:
+            given = self.headers.get("Authorization")
+            asked.append((self.path, given))
+            if (given or "").partition(" ")[2] != TOKEN.partition(" ")[2]:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="x"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            path, _, query = self.path.partition("?")
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            environment = {
+                **ENVIRONMENT,
+                "GIT_PROJECT_ROOT": str(base),
+                "GIT_HTTP_EXPORT_ALL": "1",
+                "REQUEST_METHOD": self.command,
+                "PATH_INFO": path,
+                "QUERY_STRING": query,
+                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                "CONTENT_LENGTH": str(len(body)),
+                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                "GIT_CONFIG_COUNT": "1",
+                "GIT_CONFIG_KEY_0": "safe.directory",
+                "GIT_CONFIG_VALUE_0": "*",
+            }
+            done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)
+            head, _, data = done.stdout.partition(b"\r\n\r\n")
+            headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+            self.send_response(int(headers.pop("Status", "200").split()[0]))
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = handle_all
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handle)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
 
 
 def op(remote: str, ref: str = "", **attrs: str) -> SourceOp:
@@ -263,6 +321,42 @@ def test_secrets_are_not_shown(yard: Any) -> None:
     assert "127.0.0.1" in shown
     assert "pa55word" not in shown
     assert "s3cret" not in shown
+
+
+def test_a_token(yard: Any, web: tuple[str, list[tuple[str, str | None]]], repository: tuple[Path, str]) -> None:
+    url, asked = web
+    remote = f"{url}/{repository[0].name}"
+    attrs = {"authtokensecret": "GIT_AUTH_TOKEN", "authheadersecret": "GIT_AUTH_HEADER", "skipsubmodules": "true"}
+    with pytest.raises(SolveError, match=r"git ls-remote failed: .*(Authentication failed|could not read Username)"):
+        git.cache_key(op(remote, **attrs), None, yard.context)
+    yard.client.secrets["GIT_AUTH_TOKEN"] = b"wrong"
+    host = url.removeprefix("http://")
+    # The one for the host comes first.
+    yard.client.secrets[f"GIT_AUTH_TOKEN.{host}"] = b"s3cret\n"
+    asked.clear()
+    assert files(yard, op(remote, **attrs))["file"] == "two"
+    assert {authorization for _, authorization in asked} == {TOKEN}
+    assert files(yard, op(remote, "v1", keepgitdir="true", **attrs))["file"] == "one"
+    yard.client.secrets = {"GIT_AUTH_HEADER": TOKEN.encode()}
+    yard.client.id = "another"
+    assert git.cache_key(op(remote, "light", **attrs), None, yard.context)
+    found = subprocess.run(
+        ["grep", "-rF", "-e", "s3cret", "-e", TOKEN.partition(" ")[2], yard.context.root],
+        capture_output=True,
+        check=False,
+    )
+    assert found.returncode == 1, found.stdout
+
+
+def test_a_password_in_the_address(
+    yard: Any, web: tuple[str, list[tuple[str, str | None]]], repository: tuple[Path, str]
+) -> None:
+    url, asked = web
+    remote = f"{url.replace('//', '//x-access-token:s3cret@')}/{repository[0].name}"
+    assert files(yard, op(remote, keepgitdir="true", skipsubmodules="true"))["file"] == "two"
+    assert asked[-1][1] == "Basic " + TOKEN.partition(" ")[2]
+    found = subprocess.run(["grep", "-rF", "s3cret", yard.context.root], capture_output=True, check=False)
+    assert found.returncode == 1, found.stdout
 
 
 def test_a_stopped_build(yard: Any, repository: tuple[Path, str]) -> None:

@@ -35,9 +35,12 @@ LONG_AGO = 1_600_000_000
 class Watched(LocalSession):
     """A client's session that notes which files were asked for."""
 
+    marks = False
+
     def __init__(self, folder: Path) -> None:
         super().__init__(Inputs(dirs={"context": folder}), Outputs((), None), Secrets(()), {})  # type: ignore[arg-type]
         self.wanted: list[str] = []
+        self.count = 0
 
     def receive(self, name: str, wanted: FileFilter, receiver: FileReceiver) -> None:
         entry = receiver.entry
@@ -48,7 +51,17 @@ class Watched(LocalSession):
                 self.wanted.append(stat.path)
             return found
 
+        def marked(stat: Stat, mark: bytes) -> bool:
+            found = receiver_marked(stat, mark)
+            if found:
+                self.wanted.append(stat.path)
+            return bool(found)
+
+        receiver_marked = getattr(receiver, "marked", None)
         receiver.entry = noted  # type: ignore[method-assign]
+        if receiver_marked is not None:
+            # Without marks it is as if the client were on another machine.
+            receiver.marked = marked if self.marks else lambda stat, mark: noted(stat)  # type: ignore[attr-defined]
         super().receive(name, wanted, receiver)
 
 
@@ -176,6 +189,44 @@ def test_a_file_as_new_as_the_build_is_sent_again(build: Build) -> None:
     third = build()
     assert third[2] == ["new"]
     assert build() == (third[0], third[1], [])
+
+
+@pytest.fixture
+def marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client on this machine, on which nothing counts as recent."""
+    monkeypatch.setattr(Watched, "marks", True)
+    monkeypatch.setattr("brickyard.solver.localsync.receiver._RECENT_NS", -3600 * 10**9)
+
+
+def test_a_change_that_keeps_size_and_time_is_seen_on_this_machine(build: Build, marks: None) -> None:
+    build.write({"a": "1", "b": "1"})
+    key, snapshot, _ = build()
+    assert build() == (key, snapshot, [])
+    build.write({"b": "2"})
+    changed, second, sent = build()
+    assert (sent, changed != key) == (["b"], True)
+    assert build.files(second) == {"a": "1", "b": "2"}
+    assert build() == (changed, second, [])
+    # Written to, though with what it held before.
+    build.write({"a": "1"})
+    assert build() == (changed, second, ["a"])
+    assert build() == (changed, second, [])
+
+
+def test_a_file_that_was_replaced_is_seen_on_this_machine(build: Build, marks: None) -> None:
+    build.write({"a": "1", "new": "2"})
+    build(excludepatterns=["new"])
+    (build.folder / "new").rename(build.folder / "a")
+    _, snapshot, sent = build(excludepatterns=["new"])
+    assert (sent, build.files(snapshot)) == (["a"], {"a": "2"})
+
+
+def test_what_changed_just_now_is_sent_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "marks", True)
+    monkeypatch.setattr("brickyard.solver.localsync.receiver._RECENT_NS", 3600 * 10**9)
+    build.write({"a": "1"})
+    key, snapshot, _ = build()
+    assert build() == (key, snapshot, ["a"])
 
 
 def test_the_same_content_sent_again_keeps_the_snapshot(build: Build) -> None:
@@ -323,6 +374,34 @@ def test_several_builds_at_once(build: Build, yard) -> None:  # type: ignore[no-
     for _, snapshot in found:
         assert build.files(snapshot) == expected
     assert build()[2] == []
+
+
+class Interleaved(Watched):
+    """A client that sends all of its files at the same time, a piece of each in turn."""
+
+    def receive(self, name: str, wanted: FileFilter, receiver: FileReceiver) -> None:
+        names = [f"f{number:03}" for number in range(self.count)]
+        for path in names:
+            assert receiver.entry(Stat(path=path, mode=0o644, size=600_000, modTime=self.count))
+        for piece in range(3):
+            for path in names:
+                receiver.data(path, b"%d" % piece * 200_000)
+        for path in names:
+            receiver.end(path)
+
+
+def test_files_that_come_in_turns(build: Build, yard) -> None:  # type: ignore[no-untyped-def]
+    session = yard.context.session = Interleaved(build.folder)
+    session.count = 60
+    result = local.snapshot(SourceOp("local://context"), None, yard.context)
+    expected = b"0" * 200_000 + b"1" * 200_000 + b"2" * 200_000
+    root = yard.context.snapshots.own_files(result.snapshot)
+    assert {(root / f"f{number:03}").read_bytes() for number in range(60)} == {expected}
+    session.count = 100
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(SolveError, match="too many large files at the same time"):
+        local.snapshot(SourceOp("local://context"), None, yard.context)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_checksums_of_files_are_there_without_reading_them(build: Build) -> None:
