@@ -38,7 +38,8 @@ def make(
 ) -> Base:
     """Make a base image in the OCI layout `folder`, from busybox where it is installed, else from the host's tools.
 
-    With `python` it has an interpreter too: the named one, or the system's. The image has one uncompressed layer and no times, so the same programs always give the same digest.
+    With `python` it has an interpreter too: the named one, or the system's. The image has one uncompressed layer and
+    no times, so the same programs always give the same digest.
 
     Raises:
         ClientError: the programs are not there, or the folder holds something else.

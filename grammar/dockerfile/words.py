@@ -61,9 +61,15 @@ class Words:
         try:
             result, words = reader.until("", self.raw_escapes)
         except ExpansionError as error:
-            error.unmatched = frozenset(reader.unmatched)
-            raise
+            named = ExpansionError(f"failed to process {_shown(text)}: {error}")
+            named.unmatched = frozenset(reader.unmatched)
+            raise named from None
         return Expansion(result, words, reader.matched, reader.unmatched)
+
+
+def _shown(text: str) -> str:
+    """The text for an error, or the beginning of a long one."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")
 
 
 class _Split:

@@ -10,10 +10,8 @@ bubblewrap is then started as that user, and can still mount.
 
 import json
 import os
-import secrets
 import shutil
 import stat
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +56,8 @@ class BubblewrapExecutor:
 
     def check(self) -> None:
         """Start a program that is not there. Raises ExecError where anything else goes wrong."""
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             process = Process(args=(_NOT_THERE,), env=(), cwd="/", user="0", rootfs=Path(folder))
             try:
@@ -79,7 +79,7 @@ class BubblewrapExecutor:
         return self._start(process, output, False).pump(cancel)
 
     def _start(self, process: Process, output: Callable[[int, bytes], None], stdin: bool) -> Child:
-        sandbox = _Sandbox(self._folder / "runs" / secrets.token_hex(8))
+        sandbox = _Sandbox(self._folder / "runs" / os.urandom(8).hex())
         with ExitStack() as unless_started, ExitStack() as opened:
             unless_started.callback(sandbox.remove)
             user, arguments = sandbox.prepare(process)
@@ -143,6 +143,8 @@ class BubblewrapExecutor:
             return self._shared_copy
 
     def _copy(self) -> str:
+        import tempfile
+
         folder = Path(tempfile.mkdtemp(prefix="brickyard-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         package = Path(self._program).parent.parent

@@ -20,7 +20,6 @@ from types import MappingProxyType
 from typing import Any
 
 from .base import ExecError, Executor
-from .leftovers import clean
 
 VARIABLE = "BRICKYARD_EXECUTOR"
 
@@ -43,7 +42,10 @@ def find_executor(name: str | None, folder: Path) -> Executor:
     folder = Path(os.path.realpath(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-        clean(folder)
+        if (folder / "runs").is_dir() and os.listdir(folder / "runs"):
+            from .leftovers import clean
+
+            clean(folder)
     except OSError as error:
         raise ExecError(f"cannot use {folder}: {error.strerror}") from None
     reasons = []

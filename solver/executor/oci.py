@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...llb.ops import SecurityMode
 from .base import ExecError, Process, Running
@@ -22,6 +21,9 @@ from .prepared import Prepared, prepare, remove
 from .running import Child
 from .spec import config
 from .streams import Streams
+
+if TYPE_CHECKING:
+    import socket
 
 _EXEC_FAILURE = re.compile(r"exec (container process .*`.+`|/.+|failed): .+")
 
@@ -73,7 +75,7 @@ class OCIExecutor:
         return self._start(process, output, False).pump(cancel)
 
     def _start(self, process: Process, output: Callable[[int, bytes], None], stdin: bool) -> Child:
-        bundle = _Bundle(self._runtime, self._folder / "runs" / secrets.token_hex(8), self._state)
+        bundle = _Bundle(self._runtime, self._folder / "runs" / os.urandom(8).hex(), self._state)
         try:
             bundle.prepare(process)
             # Crun hands the terminal over; runc keeps it, and copies between it and one of ours.
@@ -131,8 +133,10 @@ class _Bundle:
         except OSError as error:
             raise ExecError(f"cannot prepare the process: {error.strerror}") from None
 
-    def console(self) -> socket.socket:
+    def console(self) -> "socket.socket":
         """A socket that the runtime sends the terminal to. Raises ExecError."""
+        import socket
+
         self._console = self._path / "console"
         folder = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

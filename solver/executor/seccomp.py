@@ -7,7 +7,7 @@ arguments. The profile is used in two forms: as the `linux.seccomp` object of an
 
 import base64
 import functools
-import platform
+import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -36,7 +36,7 @@ class Rule:
     """Calls that are allowed, or answered with `errno`, where the condition holds.
 
     `capability` is one that the process must have, `without` one that it must not have; `machines` are the
-    architectures (as `platform.machine` names them) that it is for, or, where `on` is False, not for.
+    architectures (as `uname -m` names them) that it is for, or, where `on` is False, not for.
     """
 
     names: str
@@ -157,14 +157,14 @@ MACHINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def rules(capabilities: Set[str], machine: str | None = None) -> list[Rule]:
     """The rules for a process with these capabilities in its bounding set."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     return [rule for rule in _RULES if rule.applies(capabilities, machine)]
 
 
 @functools.lru_cache(maxsize=8)
 def oci_profile(capabilities: frozenset[str], machine: str | None = None) -> dict[str, Any]:
     """The profile as an OCI runtime reads it; the runtime leaves out what its libseccomp has not heard of."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     profile: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": EPERM,
@@ -190,7 +190,7 @@ def has_program(machine: str | None = None) -> bool:
     """Whether `program` knows the calls of this machine."""
     from .syscalls import ARCHITECTURES
 
-    names = MACHINES.get(machine or platform.machine(), ())
+    names = MACHINES.get(machine or os.uname().machine, ())
     return bool(names) and all(name in ARCHITECTURES for name in names)
 
 
@@ -206,7 +206,7 @@ def program(capabilities: frozenset[str], machine: str | None = None) -> bytes:
     from .bpf import assemble
     from .syscalls import LAST, numbers
 
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     chosen = rules(capabilities, machine)
     actions: dict[str, dict[int, int | tuple[Condition, ...]]] = {}
     for architecture in MACHINES[machine]:

@@ -4,13 +4,16 @@ import errno
 import fcntl
 import os
 import select
-import socket
 import stat
 import struct
 import termios
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 CHUNK = 1 << 16
 _WAIT_SECONDS = 0.1
@@ -26,7 +29,7 @@ class Streams:
         console: a socket that is listened on for the terminal, which the runtime makes; without, it is made here.
     """
 
-    def __init__(self, *, tty: bool, stdin: bool, console: socket.socket | None = None) -> None:
+    def __init__(self, *, tty: bool, stdin: bool, console: "socket.socket | None" = None) -> None:
         self.outputs: dict[int, int] = {}
         self.terminal_name = ""
         self.theirs: list[int] = []
@@ -79,22 +82,25 @@ class Streams:
 
     def accept(self) -> bool:
         """Take the terminal, if the runtime has sent it; whether there is something else to watch now."""
+        if self._console is None:
+            return False
+        import socket
+
         changed = False
         with suppress(BlockingIOError):
-            if self._console is not None and self._console.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            if self._console.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 connection, _ = self._console.accept()
                 connection.setblocking(False)
                 self._console.close()
                 self._console = connection
                 changed = True
-            if self._console is not None:
-                _, handles, _, _ = socket.recv_fds(self._console, 1, 1)
-                self._console.close()
-                self._console = None
-                changed = True
-                for handle in handles:
-                    os.set_inheritable(handle, False)
-                    self._use(handle)
+            _, handles, _, _ = socket.recv_fds(self._console, 1, 1)
+            self._console.close()
+            self._console = None
+            changed = True
+            for handle in handles:
+                os.set_inheritable(handle, False)
+                self._use(handle)
         return changed
 
     def _use(self, terminal: int) -> None:

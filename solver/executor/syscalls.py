@@ -8,9 +8,10 @@ ARCHITECTURES = ("x86_64", "x32", "x86", "aarch64", "arm", "riscv64")
 
 def numbers(architecture: str) -> dict[str, int]:
     """The number of each call on an architecture, one of `ARCHITECTURES`."""
-    column = 1 + ARCHITECTURES.index(architecture)
-    rows = (line.split() for line in _TABLE.splitlines())
-    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+    width = 1 + len(ARCHITECTURES)
+    words = _TABLE.split()
+    column = words[1 + ARCHITECTURES.index(architecture) :: width]
+    return {name: int(number) for name, number in zip(words[::width], column, strict=True) if number != "-"}
 
 
 LAST = 471

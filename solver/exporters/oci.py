@@ -128,14 +128,22 @@ class _TakesBlobs(Protocol):
         """Put a blob into one of the client's stores."""
 
 
+def _sent(session: _TakesBlobs, image: Committed, context: Context) -> bool:
+    """Put an image into the client's store for exports. False where it has none, and takes a folder if anything."""
+    try:
+        # What leads to others comes last.
+        for entry in [*(blob.descriptor for blob in image.blobs), *image.manifests]:
+            session.write_blob(_STORE, entry.digest, entry.size, _pieces(entry.digest, context), {})
+    except KeyError:
+        return False
+    return True
+
+
 def _send_folder(index: _d.Index, image: Committed, id: str, answer: Mapping[str, str], context: Context) -> None:
     session = context.session
+    if isinstance(session, _TakesBlobs) and _sent(session, image, context):
+        return
     try:
-        if isinstance(session, _TakesBlobs):
-            # What leads to others comes last.
-            for entry in [*(blob.descriptor for blob in image.blobs), *image.manifests]:
-                session.write_blob(_STORE, entry.digest, entry.size, _pieces(entry.digest, context), {})
-            return
         with TemporaryDirectory(dir=context.root, prefix="layout-") as folder:
             for name, data in layout_files(index).items():
                 (Path(folder) / name).write_bytes(data)

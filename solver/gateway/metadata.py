@@ -81,10 +81,6 @@ class Resolver:
             )
         if request.Image.AttestationChain or request.Image.ResolveAttestations:
             raise SolveError("attestations of images can't be resolved by this solver", code=errors.UNIMPLEMENTED)
-        if request.HTTP.HasField("ChecksumRequest"):
-            raise SolveError(
-                "checksums of http sources by request are not supported by this solver", code=errors.UNIMPLEMENTED
-            )
         response = gateway_pb2.ResolveSourceMetaResponse(Source=source)
         ask(source, platform, request, context, response)
         return response
@@ -156,7 +152,8 @@ def _http(
 ) -> None:
     from ..sources import http
 
-    http.resolve_meta(source, context, response.HTTP)
+    wanted = request.HTTP.ChecksumRequest if request.HTTP.HasField("ChecksumRequest") else None
+    http.resolve_meta(source, context, response.HTTP, wanted)
 
 
 _SCHEMES: dict[str, _Ask] = {

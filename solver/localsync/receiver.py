@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SMALL = 256 * 1024
 _CHUNK = 1 << 20
+_SECOND = 10**9
 _MOST_OPEN = 64
 _STEP, _TURNS = 64 * 1024, 32
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -43,10 +44,12 @@ class _Coming:
 class FolderReceiver:
     """One transfer, as `wire.session.FileReceiver`. Entries must be checked already (see `wire.fsutil.check`).
 
-    `base` is what the last transfer left, `began` the time before the walk in nanoseconds; without `differ`
-    everything is asked for again. Files go right to their place in the new snapshot, which is only begun when the
-    first one comes. `size` counts what came, in bytes. `state` is a folder whose files are refused: a context that
-    holds it would go on for ever.
+    `base` is what the last transfer left, `began` the time before the walk in nanoseconds. Without `differ` everything
+    is asked for again; with `strict`, files whose time is a whole second are: two clients' files may well have the
+    same one of those, but hardly one to the nanosecond. `state` is a folder whose files are refused: a context that
+    holds it would go on for ever. `size` counts what came, in bytes.
+
+    Files go right to their place in the new snapshot, which is only begun when the first one comes.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class FolderReceiver:
         progress: Callable[[int], None],
         *,
         differ: bool = True,
+        strict: bool = False,
         state: Path | None = None,
     ) -> None:
         self._snapshots = snapshots
@@ -65,6 +69,7 @@ class FolderReceiver:
         self._base = base
         self._known = base.files if base is not None and differ else {}
         self._recent_before = base.recent if base is not None else frozenset()
+        self._strict = strict
         self._began = began - _RECENT_NS
         self._check = check
         self._progress = progress
@@ -101,7 +106,7 @@ class FolderReceiver:
             key = stat.SerializeToString(deterministic=True)
         digest = self._known.get(key)
         self.size += len(key)
-        unsure = key in self._recent_before
+        unsure = key in self._recent_before or (self._strict and stat.modTime % _SECOND == 0)
         if mark:
             self._marks[key] = mark
             unsure = unsure or self._marks_before.get(key, mark) != mark

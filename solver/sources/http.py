@@ -32,6 +32,8 @@ FIRST_DELAY = 0.2
 """Half the seconds before the second try; doubled for each one after."""
 
 _HEADERS = {"accept": "Accept", "user-agent": "User-Agent"}
+_ALGORITHMS = {0: "sha256", 1: "sha384", 2: "sha512"}
+_LONGEST_SUFFIX = 4096
 _CHUNK = 1 << 20
 _RETRIES = 4
 _AGAIN = (408, 429, 500, 502, 503, 504)
@@ -147,10 +149,19 @@ def snapshot(op: SourceOp, platform: Platform | None, context: Context) -> Resul
     return Result(found.snapshot)
 
 
-def resolve_meta(source: ops_pb2.SourceOp, context: Context, response: gateway_pb2.ResolveSourceHTTPResponse) -> None:
-    """Fill in checksum, file name and time of a file. Raises SolveError."""
+def resolve_meta(
+    source: ops_pb2.SourceOp,
+    context: Context,
+    response: gateway_pb2.ResolveSourceHTTPResponse,
+    wanted: gateway_pb2.ChecksumRequest | None = None,
+) -> None:
+    """Fill in checksum, file name and time of a file, and a digest of it with a suffix where one is `wanted`.
+
+    Raises:
+        SolveError: where the file cannot be had, or the digest is of a kind that is not known.
+    """
     request = _request(source.identifier, dict(source.attrs))
-    if request.checksum:
+    if request.checksum and wanted is None:
         response.Checksum = request.checksum
         response.Filename = file_name(request.url, request.filename)
         return
@@ -159,6 +170,22 @@ def resolve_meta(source: ops_pb2.SourceOp, context: Context, response: gateway_p
     moment = _moment(found.modified)
     if moment is not None:
         response.LastModified.seconds = moment
+    if wanted is not None:
+        response.ChecksumResponse.Digest = _suffixed(found, wanted, context)
+        response.ChecksumResponse.Suffix = wanted.Suffix
+
+
+def _suffixed(download: Download, wanted: gateway_pb2.ChecksumRequest, context: Context) -> str:
+    """The digest of a file and a suffix together, as signatures are made of."""
+    algorithm = _ALGORITHMS.get(wanted.Algo)
+    if algorithm is None or len(wanted.Suffix) > _LONGEST_SUFFIX:
+        raise SolveError("unsupported checksum request: sha256, sha384 and sha512 are known, and 4 KiB of suffix")
+    digest = hashlib.new(algorithm)
+    with context.snapshots.mounted(download.snapshot) as root, open(root / download.filename, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    digest.update(wanted.Suffix)
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 def resolve(request: _Request, context: Context) -> Download:

@@ -130,13 +130,16 @@ def _transfer(request: Request, context: Context) -> Index:
     if request.session and request.session != session.id:
         session = session.other(request.session)
     indexes = Indexes(context.root)
-    group, key = _keys(request, session)
+    shared = session.shared_key()
+    # A client that says nothing of itself begins with what any of its kind sent last.
+    anyone = shared == session.id
+    group, key = _keys(request, "" if anyone else shared)
     lease = context.leases.open()
     try:
         base = _usable(indexes.load(key), lease) or _usable(indexes.newest(group), lease)
         label = f"transferring {request.name}:"
         context.progress(label, 0, 0)
-        index, news = _receive(request, session, base, label, context)
+        index, news = _receive(request, session, base, anyone, label, context)
         if news:
             indexes.save(key, index)
     except PatternError as error:
@@ -153,10 +156,10 @@ def _usable(index: Index | None, lease: "Lease") -> Index | None:
     return index if index is not None and lease.add([index.snapshot]) else None
 
 
-def _keys(request: Request, session: Session) -> tuple[str, str]:
+def _keys(request: Request, shared: str) -> tuple[str, str]:
     """The names of what is kept of a client's folder, and of it with this filter."""
     kind = "metadata" if request.filter.metadata_only else "files"
-    group = _digest(request.name, request.hint, session.shared_key(), kind)
+    group = _digest(request.name, request.hint, shared, kind)
     return group, f"{group}-{_digest(*map(repr, _texts(request.filter)))}"
 
 
@@ -165,7 +168,7 @@ def _digest(*texts: str) -> str:
 
 
 def _receive(
-    request: Request, session: Session, base: Index | None, label: str, context: Context
+    request: Request, session: Session, base: Index | None, anyone: bool, label: str, context: Context
 ) -> tuple[Index, bool]:
     began = time.time_ns()
     receiver = FolderReceiver(
@@ -175,6 +178,7 @@ def _receive(
         context.check,
         lambda size: context.progress(label, size, 0),
         differ=request.compare,
+        strict=anyone,
         state=context.root,
     )
     try:

@@ -16,7 +16,6 @@ from ...oci.platform import Platform, host
 from ...oci.unpack import LayerError
 from ..background import Task, interruptible
 from ..base import Context, SolveError
-from ..content.store import DigestMismatchError
 from ..layers import Layer, exclusively, set_chain, set_layer, snapshot_of_chain
 
 if TYPE_CHECKING:
@@ -167,16 +166,14 @@ def _fetch(layer: _d.Descriptor, fetcher: Fetcher, context: Context, stop: threa
     with exclusively(context, layer.digest):
         if context.content.has(layer.digest):
             return
-        with context.content.writer() as out:
+        # The fetcher verifies the blob itself.
+        with context.content.writer(hashed=True) as out:
             for piece in fetcher.blob(layer):
                 if stop.is_set():
                     return
                 out.write(piece)
                 context.progress(layer.digest, out.size, layer.size)
-            try:
-                out.commit(layer.digest)
-            except DigestMismatchError as error:
-                raise SolveError(f"{fetcher.name}: {error}") from None
+            out.commit(layer.digest)
 
 
 def _applied(

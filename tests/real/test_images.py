@@ -39,7 +39,7 @@ class Client:
 
     logins: dict[str, tuple[str, str]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
-    id: str = "a-session"
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def credentials(self, host: str) -> tuple[str, str] | None:
         return self.logins.get(host)

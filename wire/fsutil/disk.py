@@ -212,22 +212,16 @@ def _replace(source: bytes, target: bytes) -> None:
 
 def _remove(place: bytes) -> None:
     """Remove what is there, with all below it; however deep that is."""
-    pending = [place]
-    while pending:
-        last = pending[-1]
-        if not kernel.S_ISDIR(os.lstat(last).st_mode):
-            os.unlink(last)
-            pending.pop()
-            continue
-        with os.scandir(last) as entries:
-            folders = []
+    if not kernel.S_ISDIR(os.lstat(place).st_mode):
+        os.unlink(place)
+        return
+    folders = [place]
+    for folder in folders:
+        with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 else:
                     os.unlink(entry.path)
-        if folders:
-            pending += folders
-        else:
-            os.rmdir(last)
-            pending.pop()
+    for folder in reversed(folders):
+        os.rmdir(folder)

@@ -1,6 +1,11 @@
 """A gateway that answers out of dictionaries, and remembers what it was asked."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -12,7 +17,10 @@ from brickyard.frontend.dockerfile.frontend import dockerfile_frontend
 from brickyard.frontend.gateway import caps as gateway_caps
 from brickyard.llb import caps
 from brickyard.llb.bridge import BridgeError, FrontendCall
-from brickyard.wire.pb import gateway_pb2, ops_pb2
+from brickyard.wire.errors import make_status
+from brickyard.wire.h2.server import Server, Unary, serve
+from brickyard.wire.h2.server import status_of as plain_status
+from brickyard.wire.pb import errdefs_pb2, gateway_pb2, ops_pb2, rpc_status_pb2
 
 GATEWAY_CAPS = frozenset(v for k, v in vars(gateway_caps).items() if k.isupper() and isinstance(v, str))
 DIGEST = "sha256:" + "1" * 64
@@ -147,6 +155,43 @@ class FakeGateway:
         return out
 
 
+METHODS = {
+    "Ping": ("ping", gateway_pb2.PingRequest),
+    "Inputs": ("inputs", gateway_pb2.InputsRequest),
+    "Solve": ("solve", gateway_pb2.SolveRequest),
+    "ReadFile": ("read_file", gateway_pb2.ReadFileRequest),
+    "ResolveImageConfig": ("resolve_image_config", gateway_pb2.ResolveImageConfigRequest),
+    "ResolveSourceMeta": ("resolve_source_meta", gateway_pb2.ResolveSourceMetaRequest),
+    "Warn": ("warn", gateway_pb2.WarnRequest),
+}
+"""The calls of a frontend container: method and request."""
+_SERVICE = "/moby.buildkit.v1.frontend.LLBBridge/"
+
+
+def described(error: BaseException) -> rpc_status_pb2.Status:
+    """A failed call with a typed detail."""
+    if isinstance(error, BridgeError):
+        return make_status(error.code, str(error), [errdefs_pb2.Vertex(digest="sha256:1")])
+    return plain_status(error)
+
+
+def service(gateway: "FakeGateway") -> dict[str, Unary]:
+    """The gateway's methods as a server has them."""
+    methods = {}
+    for name, (method, kind) in METHODS.items():
+        call = getattr(gateway, method)
+        takes_none = method in ("ping", "inputs")
+        methods[_SERVICE + name] = Unary(
+            kind, (lambda _, __, call=call: call()) if takes_none else (lambda request, _, call=call: call(request))
+        )
+
+    def take(request: gateway_pb2.ReturnRequest, call: object) -> gateway_pb2.ReturnResponse:
+        gateway.returned.append(request)
+        return gateway_pb2.ReturnResponse()
+
+    return {**methods, f"{_SERVICE}Return": Unary(gateway_pb2.ReturnRequest, take)}
+
+
 @dataclass
 class Frontend:
     """The Dockerfile frontend on a gateway that is made up."""
@@ -159,6 +204,27 @@ class Frontend:
         """A gateway with a Dockerfile, and more files."""
         files = {"Dockerfile": dockerfile, **more.pop("files", {})}
         return FakeGateway(files, **more)
+
+    def run(
+        self, gateway: FakeGateway, opts: dict[str, str], command: list[str] | None = None, **environ: str
+    ) -> tuple[int, str]:
+        """Run the container's process against a gateway; gives its exit code and what it wrote to standard error."""
+        server = Server(service(gateway), 8, described)
+        ours, theirs = socket.socketpair()
+        connection = server.connect(ours.sendall)
+        thread = threading.Thread(target=serve, args=(connection, lambda: ours.recv(65536), ours.close), daemon=True)
+        thread.start()
+        numbered = {f"BUILDKIT_FRONTEND_OPT_{n}": f"{key}={value}" for n, (key, value) in enumerate(opts.items())}
+        process = subprocess.Popen(
+            command or [sys.executable, "-m", "brickyard.frontend.gateway"],
+            stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+            env={**os.environ, "BUILDKIT_SESSION_ID": "session", **numbered, **environ},
+        )  # fmt: skip
+        theirs.close()
+        _, said = process.communicate(timeout=30)
+        thread.join(10)
+        server.stop()
+        return process.returncode, said.decode()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import io
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ class _Kept(io.BytesIO):
 class MadeUpClient:
     """A client's session with what a test gives it; what exporters send is in `files` and `folders`."""
 
-    id: str = "a-session"
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     layouts: dict[str, Path] = field(default_factory=dict)
     secrets: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)

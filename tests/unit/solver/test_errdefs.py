@@ -95,7 +95,6 @@ def test_the_place_in_a_users_file() -> None:
 
 
 def test_a_registry_s_error_behind_it() -> None:
-    try:
-        raise SolveError("failed to push") from RegistryError("no", status=401)
-    except SolveError as error:
-        assert to_status(error).message == "failed to push"
+    error = SolveError("failed to push")
+    error.__cause__ = RegistryError("no", status=401)
+    assert to_status(error).message == "failed to push"

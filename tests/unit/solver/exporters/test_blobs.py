@@ -20,13 +20,16 @@ import hashlib
 import io
 import lzma
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import pytest
 
 from brickyard.oci import descriptor as d
+from brickyard.oci.layer import Folder, Stack, of_upper
 from brickyard.solver.base import Cancelled, SolveError
 from brickyard.solver.exporters.blobs import Rewrite, layers_of
 from brickyard.solver.exporters.options import LayerForm
@@ -146,3 +149,55 @@ def test_the_disk_is_full(yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         layers_of(name, LayerForm(), yard.context)
     assert list(yard.context.content.digests()) == []
     assert list((yard.context.root / "ingest").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: an overlay")
+@pytest.mark.parametrize("seed", range(4))
+def test_looking_through_layers_is_as_good_as_a_mount(yard: Any, seed: int) -> None:
+    """Random changes on changes: what a layer differs in, told with and without mounting what is below it."""
+    store, random = yard.context.snapshots, Random(seed)
+    if store.mode != "overlay":
+        pytest.skip("needs overlay mounts")
+    name = None
+    for _ in range(7):
+        parent, name = name, store.prepare(name)
+        with store.mounted(name, readonly=False) as root:
+            for _ in range(12):
+                change(root, random)
+        store.commit(name)
+        if parent is None:
+            continue
+        upper = os.fsencode(store.own_files(name))
+        stack = Stack([os.fsencode(folder) for folder in store.folders(parent)])
+        with store.mounted(parent) as below:
+            mounted = Folder(os.fsencode(below))
+            seen = [(d.path, d.status is None, d.unchanged) for d in of_upper(upper, mounted)]
+            assert [(d.path, d.status is None, d.unchanged) for d in of_upper(upper, stack)] == seen
+            for path in (b"", b"a", b"a/b", b"a/b/c", b"b"):
+                found, expected = stack.find(path or b"."), mounted.find(path or b".")
+                if path:
+                    assert (found and found[1].st_mode) == (expected and expected[1].st_mode)
+                if expected and (not path or expected[1].st_mode & 0o170000 == 0o040000):
+                    assert stack.names(path) == mounted.names(path)
+
+
+def change(root: Path, random: Random) -> None:
+    """Make or remove something."""
+    path = root.joinpath(*random.choices("abc", k=random.randint(1, 3)))
+    if any(above.is_symlink() or (above.exists() and not above.is_dir()) for above in path.relative_to(root).parents):
+        return
+    try:
+        match random.choice("write write mkdir mkdir link remove remove chmod".split()):
+            case "write":
+                path.write_text(str(random.random()))
+            case "mkdir":
+                path.mkdir(parents=True)
+            case "link":
+                path.symlink_to("a")
+            case "chmod":
+                path.chmod(random.choice([0o700, 0o755]))
+            case "remove":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except OSError:
+        # Something else is there, or nothing.
+        return

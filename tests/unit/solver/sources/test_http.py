@@ -248,6 +248,20 @@ def test_what_is_known_before(yard: Any, web: Web) -> None:
     assert (response.Checksum, response.Filename) == (SUM, "x.tar")
 
 
+def test_a_digest_with_a_suffix(yard: Any, web: Web) -> None:
+    wanted = gateway_pb2.ChecksumRequest(Algo=gateway_pb2.ChecksumRequest.CHECKSUM_ALGO_SHA512, Suffix=b"end")
+    for attrs in ({}, {"http.checksum": SUM}):
+        response = gateway_pb2.ResolveSourceHTTPResponse()
+        source = ops_pb2.SourceOp(identifier=f"{web.url}/x.tar", attrs=attrs)
+        http.resolve_meta(source, yard.context, response, wanted)
+        assert response.Checksum == SUM
+        assert response.ChecksumResponse.Digest == f"sha512:{hashlib.sha512(DATA + b'end').hexdigest()}"
+        assert response.ChecksumResponse.Suffix == b"end"
+    wanted.Suffix = bytes(5000)
+    with pytest.raises(SolveError, match="unsupported checksum request"):
+        http.resolve_meta(source, yard.context, response, wanted)
+
+
 @pytest.mark.parametrize(
     ("url", "attrs", "message"),
     [

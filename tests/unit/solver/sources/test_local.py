@@ -504,3 +504,27 @@ def test_any_history_ends_with_what_is_there(build: Build, states: list[dict[str
         key, snapshot, _ = build()
         assert build.files(snapshot) == state
         assert build() == (key, snapshot, [])
+
+
+class Unknown(Watched):
+    """A client that says nothing of itself."""
+
+    def shared_key(self) -> str:
+        return self.id
+
+
+def test_clients_that_say_nothing_of_themselves(build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(globals(), "Watched", Unknown)
+    build.write({"whole": "1", "exact": "1"})
+    os.utime(build.folder / "exact", ns=(LONG_AGO * 10**9 + 1, LONG_AGO * 10**9 + 1))
+    key, snapshot, sent = build()
+    assert sent == ["exact", "whole"]
+    # Another's file may have the same time in seconds, though not the same content.
+    other = Build(build.yard, tmp_path / "elsewhere")
+    other.write({"whole": "2", "exact": "1"})
+    os.utime(other.folder / "exact", ns=(LONG_AGO * 10**9 + 1, LONG_AGO * 10**9 + 1))
+    _, second, sent = other()
+    assert (sent, other.files(second)) == (["whole"], {"whole": "2", "exact": "1"})
+    again = build()
+    assert (again[0], again[2]) == (key, ["whole"])
+    assert build.files(again[1]) == build.files(snapshot)
