@@ -306,9 +306,11 @@ def run(
     reporter: Reporter,
     shared: Shared,
     client_frontend: Frontend | None = None,
+    on_result: "Callable[[Build, Outcome], None] | None" = None,
 ) -> control_pb2.SolveResponse:
     """A request to its end. `client_frontend` stands for the client, where a request names neither a definition nor
-    a frontend: it waits until the client has driven the build over the bridge and returned its result.
+    a frontend: it waits until the client has driven the build over the bridge and returned its result. `on_result` is
+    called at the end of a build that went well, while its results are still held.
 
     Raises:
         SolveError, SourceError, Cancelled: where it fails.
@@ -333,6 +335,8 @@ def run(
         response.ExporterResponse.update(_export_caches(build, outcome, result, caches))
         if reporter.broken is not None:
             raise reporter.broken
+        if on_result is not None:
+            on_result(build, outcome)
         return response
     finally:
         build.close()

@@ -18,8 +18,9 @@ from .snapshots.store import Snapshots
 
 if TYPE_CHECKING:
     from ..oci.transport import HostOptions
-    from .build import Shared
+    from .build import Build, Shared
     from .executor.base import Executor
+    from .gateway.refs import Outcome
     from .scheduler.explain import Explanation
 
 LOCK_SECONDS = 30.0
@@ -122,10 +123,12 @@ class EmbeddedSolver:
         on_status: Callable[[control_pb2.StatusResponse], None],
         cancel: threading.Event | None = None,
         client_frontend: Frontend | None = None,
+        on_result: "Callable[[Build, Outcome], None] | None" = None,
     ) -> control_pb2.SolveResponse:
         """Run one build; Ctrl-C in this thread stops it and cleans up before KeyboardInterrupt goes on.
 
-        `client_frontend` is called with the bridge where the request has neither a definition nor a frontend.
+        `client_frontend` is called with the bridge where the request has neither a definition nor a frontend, and
+        `on_result` at the end of a build that went well.
 
         Raises:
             SolveError, SourceError: for a build that fails.
@@ -137,7 +140,7 @@ class EmbeddedSolver:
         stop = cancel or threading.Event()
         context = self.context(session, stop, request.Entitlements)
         return self._interruptible(
-            lambda: run(request, context, Reporter(on_status), self._share(), client_frontend), stop
+            lambda: run(request, context, Reporter(on_status), self._share(), client_frontend, on_result), stop
         )
 
     def explain(self, ref: str) -> list["Explanation"]:

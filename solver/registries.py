@@ -21,5 +21,17 @@ def open_registry(session: Session, hosts: "Mapping[str, HostOptions] | None" = 
     """A registry client with the tokens and credentials of a session; `hosts` are the daemon's options for hosts."""
     from ..oci.registry import Registry
 
-    tokens = session.fetch_token if isinstance(session, _FetchesTokens) else None
-    return Registry(session.credentials, hosts=hosts, tokens=tokens)
+    def credentials(host: str) -> tuple[str, str] | None:
+        return session.credentials(_asked(host))
+
+    def tokens(host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, int] | None:
+        if not isinstance(session, _FetchesTokens):
+            return None
+        return session.fetch_token(_asked(host), realm, service, scopes)
+
+    return Registry(credentials, hosts=hosts, tokens=tokens)
+
+
+def _asked(host: str) -> str:
+    """The name under which clients are asked for the credentials of a registry: that of Docker Hub's own host."""
+    return "registry-1.docker.io" if host == "docker.io" else host

@@ -72,7 +72,8 @@ def main() -> None:
     """The program `brickyardd`."""
     from ..main import run as run_command
 
-    sys.exit(run_command(["daemon", *sys.argv[1:]]))
+    words = sys.argv[1:]
+    sys.exit(run_command(["version"] if words in (["--version"], ["-v"]) else ["daemon", *words]))
 
 
 def _config(parsed: Parsed) -> "tuple[Config, list[str]]":

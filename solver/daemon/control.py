@@ -15,6 +15,7 @@ from .history import History, NoSuchBuild
 from .late_session import LateSession
 from .llbbridge import ClientFrontends
 from .log import log
+from .record_provenance import add_provenance
 from .sessions import Sessions
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ class Control:
                 events.send,
                 cancel,
                 self.frontends.frontend(request.Ref),
+                None
+                if request.Internal
+                else lambda build, outcome: add_provenance(record, build, outcome, self._history),
             )
             record.ExporterResponse.update(response.ExporterResponse)
             return response

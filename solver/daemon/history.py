@@ -57,6 +57,8 @@ class History:
         self._max_entries = max_entries
         self._lock = threading.RLock()
         self._active: dict[str, tuple[control_pb2.BuildHistoryRecord, StatusLog]] = {}
+        self._unnamed: set[str] = set()
+        """Blobs of builds that run, whose records don't name them yet."""
         self._internal: dict[str, tuple[float, StatusLog]] = {}
         self._listeners: set[queue.SimpleQueue[control_pb2.BuildHistoryEvent | None]] = set()
         self._stopping = False
@@ -108,6 +110,7 @@ class History:
                 )
                 self._tell(_COMPLETE, record)
             finally:
+                self._unnamed.difference_update(_digests(record))
                 del self._active[record.Ref]
 
     def _forget_internal(self) -> None:
@@ -135,10 +138,12 @@ class History:
         """Keep a blob that a record will name."""
         digest = f"sha256:{sha256(data).hexdigest()}"
         path = self._blob(digest)
-        if not path.exists():
-            part = self._folder / f"{digest[7:]}.part"
-            part.write_bytes(data)
-            os.replace(part, path)
+        with self._lock:
+            self._unnamed.add(digest)
+            if not path.exists():
+                part = self._folder / f"{digest[7:]}.blob.part"
+                part.write_bytes(data)
+                os.replace(part, path)
         return control_pb2.Descriptor(media_type=media_type, digest=digest, size=len(data))
 
     def blob(self, digest: str) -> Path | None:
@@ -274,7 +279,7 @@ class History:
         self._tell(_DELETED, control_pb2.BuildHistoryRecord(Ref=ref))
 
     def _drop_unused(self) -> None:
-        used = {digest for record in self._records("") for digest in _digests(record)}
+        used = {digest for record in self._records("") for digest in _digests(record)} | self._unnamed
         for path in self._blobs.iterdir():
             if f"sha256:{path.name}" not in used:
                 path.unlink(missing_ok=True)

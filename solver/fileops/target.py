@@ -127,7 +127,8 @@ class Upper:
     def make(self, path: str) -> None:
         """See `Target`."""
         above, _, name = path.rpartition("/")
-        if above in self._fresh or _stat(self._view.fileno(), path) is None:
+        found = None if above in self._fresh else _stat(self._view.fileno(), path)
+        if found is None or not stat.S_ISDIR(found.st_mode):
             self._fresh.add(path)
         fd = self.folder(above)
         try:

@@ -160,8 +160,8 @@ class Snapshots:
         """
         name = secrets.token_hex(10)
         base = self._root / name
-        record = None if parent is None else self._record(parent)
         with self._lock:
+            record = None if parent is None else self._record(parent)
             self._open[name] = parent
             if parent is not None:
                 self._children[parent] = self._children.get(parent, 0) + 1
@@ -460,10 +460,11 @@ class Snapshots:
         """A snapshot that has no files of its own: layers of others over a parent."""
         loose = self.mode == "copy" or any(self._has_marks(name) for name in names)
         record = Record(secrets.token_hex(10), parent, tuple(names), loose, time.time_ns())
-        for name in record.needs():
-            if not self.exists(name):
-                raise KeyError(name)
-        self._records.add(record)
+        with self._lock:
+            for name in record.needs():
+                if not self.exists(name):
+                    raise KeyError(name)
+            self._records.add(record)
         return record.id
 
     def _has_marks(self, layer: str) -> bool:

@@ -32,7 +32,7 @@ from .memo import Memo
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
-_SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//)")
+_SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//|:)")
 _SCHEMES = ("http", "https", "ssh", "git")
 _UNSUPPORTED = (
     "git.bundle", "git.checkoutbundle", "git.sig.pubkey", "git.sig.rejectexpired", "git.sig.requiresignedtag",

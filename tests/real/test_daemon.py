@@ -165,6 +165,8 @@ def test_history(builder: Builder, context: Path, tmp_path: Path) -> None:
     assert shown["Ref"] == ref
     assert shown["Status"] == "completed"
     assert shown["NumTotalSteps"] >= 3
+    attached = builder.buildx("history inspect attachment", "--type", "provenance", ref).stdout
+    assert json.loads(attached)["buildDefinition"]["buildType"]
     dockerfile(context, "FROM scratch\nCOPY none /\n")
     assert builder.build(context, check=False).returncode == 1
     failed = builder.buildx("history inspect").stdout

@@ -115,7 +115,7 @@ def apply(command: FileCopy, dispatch: Dispatch) -> None:
         if not origin.dispatched:
             raise fail(
                 dispatch.node,
-                f"cannot copy from stage {command.origin!r}: it needs to be defined before the current stage",
+                f"cannot copy from stage {command.origin!r}: it needs to be defined before {dispatch.stage.label!r}",
             )
         source = origin.state
     expanded = expand_operands(command, dispatch)

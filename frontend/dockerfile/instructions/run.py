@@ -190,7 +190,7 @@ def _mount(spec: MountSpec, number: int, out: _Mounts, dispatch: Dispatch) -> No
         source = dispatch.planned.sources[number]
         if not source.dispatched:
             message = f"cannot mount from stage {origin!r} to {spec.target!r}"
-            raise fail(dispatch.node, f"{message}: it needs to be defined before the current stage", "", flag)
+            raise fail(dispatch.node, f"{message}: it needs to be defined before {stage.label!r}", "", flag)
         state = source.state
     if spec.type == "tmpfs":
         state = State(platform=state.platform)

@@ -194,6 +194,19 @@ def test_what_a_killed_daemon_left_is_dropped(history: History, tmp_path: Path):
     again.close()
 
 
+def test_a_blob_is_kept_until_its_record_names_it(history: History):
+    record = Record(Ref="r")
+    history.start(record)
+    made = history.add_blob(b"provenance", "application/x")
+    build(history, "other")
+    history.update(Update(Ref="other", Delete=True))
+    assert history.blob(made.digest) is not None
+    record.Result.Attestations.append(made)
+    history.finish(record, None)
+    history.update(Update(Ref="r", Delete=True))
+    assert history.blob(made.digest) is None
+
+
 def test_a_broken_record_is_left_out(history: History, tmp_path: Path):
     build(history, "r")
     with sqlite3.connect(tmp_path / "history.db") as database:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,6 +41,12 @@ def run(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def session(yard: Any) -> None:
+    """A session of its own for each test: answers are kept for a session's time, and ports come again."""
+    yard.client.id = uuid.uuid4().hex
 
 
 @pytest.fixture(scope="module")

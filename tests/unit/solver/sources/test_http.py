@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,12 @@ def send(request: BaseHTTPRequestHandler, status: int, data: bytes = b"", **head
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(data)
+
+
+@pytest.fixture(autouse=True)
+def session(yard: Any) -> None:
+    """A session of its own for each test: answers are kept for a session's time, and ports come again."""
+    yard.client.id = uuid.uuid4().hex
 
 
 @pytest.fixture

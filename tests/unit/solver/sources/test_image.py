@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,6 +80,12 @@ def reply(request: BaseHTTPRequestHandler, status: int, data: bytes = b"", **hea
     if request.command != "HEAD":
         request.wfile.write(data)
     return True
+
+
+@pytest.fixture(autouse=True)
+def session(yard: Any) -> None:
+    """A session of its own for each test: answers are kept for a session's time, and ports come again."""
+    yard.client.id = uuid.uuid4().hex
 
 
 @pytest.fixture
