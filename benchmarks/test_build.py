@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from figures import BRICKYARD, ROOT, Compare, run
+from figures import BRICKYARD, ROOT, Compare, run, timed
 
 EXAMPLE = ROOT / "examples/parallel"
 SLEEP = 5.0
 FILES, FOLDERS = 20_000, 200
+
+
+def bare_python() -> float:
+    """Seconds that an interpreter takes to start, as the machine is now."""
+    return sorted(timed(lambda: run(sys.executable, "-c", "pass")) for _ in range(5))[2]
 
 
 @pytest.fixture
@@ -36,8 +41,8 @@ def test_parallel_example(compare: Compare, build: Callable[..., object], root: 
         goal="+ 0.5 s",
         before=lambda: shutil.rmtree(root, ignore_errors=True),
     )
-    # Twice the margin of the goal, for a machine that does other things too; one after the other it is 20 seconds.
-    assert figure.ours < SLEEP + 1
+    # One after the other it is 20 seconds. A machine that does other things too takes longer, for bare Python as well.
+    assert figure.ours < SLEEP + max(0.5, 25 * bare_python())
 
 
 @pytest.mark.goal

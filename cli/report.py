@@ -7,6 +7,7 @@ from ..grammar.errors import SourceError
 from ..grammar.errors import excerpt as excerpt_of
 
 if TYPE_CHECKING:
+    from ..client.solver import Explanation
     from ..wire.pb import control_pb2, errdefs_pb2, ops_pb2
 
 _RULE = "-" * 20
@@ -49,6 +50,15 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
 
 def _sources(error: Exception) -> Sequence["errdefs_pb2.Source"]:
     return next((found for one in _chain(error) if (found := getattr(one, "sources", ()))), ())
+
+
+def print_explanations(explained: Sequence["Explanation"], stream: TextIO) -> None:
+    """A line for each step that the user knows: cached, cached by content, or run, and why."""
+    words = {"hit": "cached", "content": "cached", "miss": "run"}
+    print("\nCache:", file=stream)
+    for one in explained:
+        reason = one.reason or ("the same content" if one.outcome == "content" else "")
+        print(f"  {words[one.outcome]:<7} {one.name}" + (f"\n          {reason}" if reason else ""), file=stream)
 
 
 def _place(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from .options import BuildOptions
 from .outputs import Outputs, check
 from .secrets import Secrets
 from .session import LocalSession
-from .solver import OnStatus, Solver
+from .solver import Explanation, OnStatus, Solver
 
 if TYPE_CHECKING:
     from ..wire.pb import ops_pb2
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What the exporters said (BuildKit's `ExporterResponse`), and what `docker load` did where it ran."""
+    """What the exporters said (BuildKit's `ExporterResponse`), what `docker load` did where it ran, and, where that
+    was asked for, what was found in the cache."""
 
     response: dict[str, str]
     loaded: tuple[str, ...] = ()
+    explained: tuple[Explanation, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -70,7 +72,8 @@ def build(solver: Solver, options: BuildOptions, on_status: OnStatus) -> BuildRe
         asked = request.solve_request(options, found, exporters, session.id, cached)
         answer = solver.solve(asked, session, on_status)
         cached.commit(answer.ExporterResponse)
-        return BuildResult(dict(answer.ExporterResponse), tuple(outputs.commit()))
+        explained = tuple(solver.explain(asked.Ref)) if options.explain else ()
+        return BuildResult(dict(answer.ExporterResponse), tuple(outputs.commit()), explained)
 
 
 def definition(solver: Solver, options: BuildOptions) -> "ops_pb2.Definition":

@@ -83,6 +83,7 @@ class BuildOptions:
     shm_size: int = 0
     cgroup_parent: str = ""
     allow: list[str] = field(default_factory=list)
+    explain: bool = False
     attestations: dict[str, str] = field(default_factory=dict)
     cache_from: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     cache_to: list[tuple[str, dict[str, str]]] = field(default_factory=list)

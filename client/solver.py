@@ -1,6 +1,6 @@
 """What the client needs of a solver: BuildKit's Control service as calls, whoever stands behind them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ..llb.bridge import Frontend
@@ -8,6 +8,22 @@ from ..wire.pb import control_pb2, ops_pb2
 from ..wire.session import Session
 
 OnStatus = Callable[[control_pb2.StatusResponse], None]
+
+
+class Explanation(Protocol):
+    """Whether a vertex was cached: `outcome` is hit, content (a hit by what the inputs hold) or miss, with a reason."""
+
+    @property
+    def name(self) -> str:
+        """What the progress calls the vertex."""
+
+    @property
+    def outcome(self) -> str:
+        """`hit`, `content` or `miss`."""
+
+    @property
+    def reason(self) -> str:
+        """Of a miss the first thing that changed; empty where nothing is known."""
 
 
 class Solver(Protocol):
@@ -28,6 +44,9 @@ class Solver(Protocol):
 
     def definition(self, request: control_pb2.SolveRequest, session: Session) -> ops_pb2.Definition:
         """The build graph that the request's frontend makes, without solving it."""
+
+    def explain(self, ref: str) -> Sequence[Explanation]:
+        """For each vertex of a build that has ended whether it was cached, and of a miss why not."""
 
     def disk_usage(self, request: control_pb2.DiskUsageRequest) -> control_pb2.DiskUsageResponse:
         """What the cache holds."""

@@ -191,7 +191,7 @@ class Root:
 
         Raises:
             UnsafePath: for what is no path, and where links lead in circles.
-            NotADirectoryError: where a name in the middle is something else than a directory.
+            NotADirectoryError: where a name in the middle is something else than a directory; of the path after it.
         """
         pending = from_root(path).split("/")[::-1]
         names: list[str] = []
@@ -237,6 +237,10 @@ class Root:
                 except FileNotFoundError:
                     missing = 1
                     continue
+                except NotADirectoryError as error:
+                    following = next(part for part in reversed(pending) if part not in ("", "."))
+                    place = "/".join(["", *names, following])
+                    raise NotADirectoryError(error.errno, error.strerror, place) from None
                 os.close(fd)
                 fd = below
         finally:

@@ -31,6 +31,7 @@ COMMAND = Command(
         Flag("call", "Ask about the Dockerfile: check, outline or targets, with ,format=json for a document"),
         Flag("cgroup-parent", "Parent cgroup of the RUN instructions"),
         Flag("check", "Check the Dockerfile, and build nothing (--call check)", "switch"),
+        Flag("explain", "Say for each step whether it was cached, and if not, what changed", "switch"),
         Flag("file", "The Dockerfile (default CONTEXT/Dockerfile; - reads standard input)", short="f"),
         Flag("iidfile", "Write the image's ID to a file", metavar="file"),
         Flag("label", "Set a label of the image (KEY=VALUE)", "list"),
@@ -144,6 +145,7 @@ def options_of(parsed: Parsed) -> "BuildOptions":
         shm_size=specs.size(parsed.text("shm-size"), "shm-size") if parsed.given("shm-size") else 0,
         cgroup_parent=parsed.text("cgroup-parent"),
         allow=parsed.texts("allow"),
+        explain=parsed.on("explain"),
         attestations=_attestations(parsed),
         cache_from=[specs.cache(text, "cache-from") for text in parsed.texts("cache-from")],
         cache_to=[specs.cache(text, "cache-to") for text in parsed.texts("cache-to")],
@@ -204,6 +206,10 @@ def _report(
 
     for said in result.loaded:
         print(said, file=sys.stderr)
+    if result.explained:
+        from ..report import print_explanations
+
+        print_explanations(result.explained, sys.stderr)
     if mode == "quiet":
         if result.image_id:
             print(result.image_id)

@@ -1,6 +1,5 @@
 """A client's session as the daemon sees it: BuildKit's session services, called over the client's tunnel."""
 
-import os
 import secrets
 import socket
 import threading
@@ -311,9 +310,3 @@ def _shut(connection: socket.socket, how: int) -> None:
     except OSError:
         # The process closed its end already.
         return
-
-
-def default_id() -> str:
-    """A fresh identifier in the form that BuildKit's clients use."""
-    alphabet = "0123456789abcdefghijklmnopqrstuvwxyz"
-    return "".join(alphabet[byte % 36] for byte in os.urandom(25))

@@ -20,6 +20,9 @@ SHARED_KEY = "x-docker-expose-session-sharedkey"
 METHOD_KEY = "x-docker-expose-session-grpc-method"
 TIMEOUT_KEY = "x-buildkit-session-health-custom-timeout"
 
+SESSIONS = 1000
+"""The most sessions at the same time; one more is refused."""
+
 WAIT_SECONDS = 5.0
 """How long a build waits for a session that has not come yet."""
 
@@ -35,14 +38,15 @@ class Sessions:
         self._changed = threading.Condition()
         self._open: dict[str, GrpcSession] = {}
 
-    def add(self, session: GrpcSession) -> bool:
-        """Make a session known; False where its id is taken."""
+    def add(self, session: GrpcSession) -> None:
+        """Make a session known. Raises StatusError where its id is taken, or there are too many."""
         with self._changed:
             if session.id in self._open:
-                return False
+                raise StatusError(errors.ALREADY_EXISTS, f"session {session.id} already exists")
+            if len(self._open) >= SESSIONS:
+                raise StatusError(errors.RESOURCE_EXHAUSTED, "too many sessions at the same time")
             self._open[session.id] = session
             self._changed.notify_all()
-            return True
 
     def remove(self, session: GrpcSession) -> None:
         """Forget a session, and let what waits for it fail."""
@@ -72,7 +76,7 @@ class Sessions:
         """A client's `Control.Session` call; it goes on until either side ends it, and needs no thread.
 
         Raises:
-            StatusError: where the id is missing or taken.
+            StatusError: where the id is missing or taken, or there are too many sessions.
         """
         id = next(iter(call.values(ID_KEY)), "")
         if not id:
@@ -85,8 +89,7 @@ class Sessions:
             next(iter(call.values(SHARED_KEY)), ""),
             next(iter(call.values(NAME_KEY)), ""),
         )
-        if not self.add(session):
-            raise StatusError(errors.ALREADY_EXISTS, f"session {id} already exists")
+        self.add(session)
         log.debug("session %s started", id)
 
         def ended() -> None:

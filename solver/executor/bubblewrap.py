@@ -4,8 +4,8 @@ What differs from an OCI runtime: a process never gains privileges by a set-user
 file, because bubblewrap always sets `no_new_privs`; device files are only names; without root every id is the caller's
 own.
 
-As root, a user other than root gets a user namespace that belongs to that user and in which every id is itself:
-bubblewrap is then started as that user, and can still mount.
+As root, a user other than root gets a user namespace in which every id is itself and which bubblewrap enters as that
+user (see namespaces.py): so it can mount, and the process is that user's from its start.
 """
 
 import json
@@ -14,7 +14,7 @@ import shutil
 import stat
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from .confinement import CAPABILITIES, MASKED, READONLY, own_capabilities
 from .explain import explain
 from .ids import standing
 from .limits import can_raise, options, set_ulimits
-from .namespaces import UserNamespaces
+from .namespaces import UserNamespaces, entrance
 from .prepared import Prepared, prepare, remove
 from .processes import end_recorded
 from .running import Child
@@ -101,7 +101,7 @@ class BubblewrapExecutor:
             # above all the environment, is nobody's business.
             mark = ["--ro-bind-try", str(sandbox.path / "none"), "/none", "--json-status-fd", str(status)]
             streams = Streams(tty=process.tty, stdin=stdin)
-            if identity.ids is not None:
+            if identity.enter is not None:
                 streams.give(user.uid, user.gid)
             child = Child(
                 [
@@ -115,7 +115,7 @@ class BubblewrapExecutor:
                 runtime="bwrap",
                 environment={"PATH": os.environ.get("PATH", os.defpath)},
                 pass_fds=[*passed, told],
-                ids=identity.ids,
+                enter=identity.enter,
             )
             unless_started.pop_all()
             if gate is not None:
@@ -128,12 +128,13 @@ class BubblewrapExecutor:
             arguments = ("--unshare-user", "--uid", str(user.uid), "--gid", str(user.gid))
             return _Identity(self._program, arguments)
         groups = here.groups(user.groups)
-        ids = (user.uid, user.gid, groups if here.sets_groups else None)
         if user.uid != 0:
-            namespace = self._namespaces.get(self._for_others(), user.uid)
-            return _Identity(self._for_others(), ("--userns", str(namespace)), (namespace,), ids)
-        same = user.gid == os.getegid() and (not here.sets_groups or {*groups} == {*os.getgroups(), user.gid})
-        return _Identity(self._program, ids=None if same else ids)
+            pair = self._namespaces.get(self._for_others(), user.uid)
+            enter = entrance(user.uid, user.gid, groups, pair.outer)
+            return _Identity(self._for_others(), ("--userns", str(pair.inner)), (pair.inner,), enter)
+        if user.gid == os.getegid() and {*groups} == {*os.getgroups(), user.gid}:
+            return _Identity(self._program)
+        return _Identity(self._program, enter=entrance(0, user.gid, groups if here.sets_groups else None))
 
     def _for_others(self) -> str:
         """The program where every user can start it: a copy, if it is in somebody's private folder."""
@@ -169,12 +170,12 @@ def _is_open(program: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """How bubblewrap is started for a user, and the arguments and open files that it needs for that."""
+    """How bubblewrap is started for a user: its arguments and open files for that, and what comes before it."""
 
     program: str
     arguments: tuple[str, ...] = ()
     passed: tuple[int, ...] = ()
-    ids: tuple[int, int, Sequence[int] | None] | None = None
+    enter: Callable[[], None] | None = None
 
 
 def _capabilities(process: Process, user: User, identity: _Identity) -> list[str]:

@@ -36,7 +36,7 @@ class Child:
             may be its own words, about a process that can't be started, and is held back until it is known.
         ended: called once when everything is over with the monitor's exit code and the words that were held back;
             gives the exit code of the process, or raises ExecError, and then those words are not handed on.
-        ids: another user, group and supplementary groups (None: ours) for the monitor.
+        enter: called in the monitor's process before its program is.
         resized: whether the monitor has a second terminal for the process, and is to be told of a new size.
 
     Raises:
@@ -53,7 +53,7 @@ class Child:
         runtime: str,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
-        ids: tuple[int, int, Sequence[int] | None] | None = None,
+        enter: Callable[[], None] | None = None,
         resized: bool = False,
     ) -> None:
         self._streams = streams
@@ -80,16 +80,14 @@ class Child:
                 pass_fds=pass_fds,
                 start_new_session=True,
                 umask=0o022,
-                user=ids[0] if ids else None,
-                group=ids[1] if ids else None,
-                extra_groups=ids[2] if ids else None,
+                preexec_fn=enter,
             )
             streams.started()
             self._handle = _watch(self._monitor)
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             streams.started()
             streams.close()
-            raise ExecError(f"cannot start {command[0]}: {error.strerror}") from None
+            raise ExecError(f"cannot start {command[0]}: {getattr(error, 'strerror', None) or error}") from None
 
     @property
     def pid(self) -> int:

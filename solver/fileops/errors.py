@@ -29,5 +29,8 @@ def as_file_op_error(error: OSError, verb: str, path: str) -> Exception:
     """The error to raise for one of a system call: a full disk stays what it is."""
     if error.errno in _OF_THE_MACHINE:
         return error
+    if isinstance(error, NotADirectoryError) and str(error.filename).startswith("/"):
+        # Already found out on the way to the path.
+        verb, path = "lstat", str(error.filename)
     reason = os.strerror(error.errno) if error.errno is not None else str(error)
     return FileOpError(f"{verb} {path}: {reason[:1].lower()}{reason[1:]}")

@@ -29,14 +29,14 @@ def make_directories(target: Target, path: str, mode: int, owner: Owner, timesta
     """Make what is missing of a located path, and return what was made, the highest first.
 
     Raises:
-        OSError: where something else is in the way.
+        FileOpError: where something else is in the way.
     """
     missing: list[str] = []
     while path:
         found = target.stat(path)
         if found is not None:
             if not stat.S_ISDIR(found.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                raise FileOpError(f"mkdir /{path}: not a directory")
             break
         missing.append(path)
         path = path.rpartition("/")[0]

@@ -6,6 +6,7 @@ compared with it.
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ KIND = "step"
 """The kind of the notes in the cache store."""
 _LARGEST_OP = 64 << 10
 _SHOWN = 120
+_OF_SESSION = ("local.session", "oci.session", "oci.store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,12 @@ def _load(cache: "CacheStore", key: str) -> Mapping[str, Any] | None:
 
 
 def _stripped(data: bytes) -> str:
-    """An op without its inputs, as text; of a large one the digest."""
+    """An op without its inputs and the name of the client's session, as text; of a large one the digest."""
     op = ops_pb2.Op.FromString(data)
     op.ClearField("inputs")
+    if op.HasField("source"):
+        for key in _OF_SESSION:
+            op.source.attrs.pop(key, None)
     bare = op.SerializeToString(deterministic=True)
     return bare.hex() if len(bare) <= _LARGEST_OP else "digest:" + hashlib.sha256(bare).hexdigest()
 
@@ -191,15 +196,36 @@ def _changed_paths(now: Input, old_snapshot: str | None, context: Context) -> li
     from ..sources import local
 
     new = local.digests(now.snapshot, context)
-    old = local.digests(old_snapshot, context)
-    if new is None or old is None:
+    if new is None:
         return []
-    found = sorted(path for path in {*new, *old} if new.get(path) != old.get(path))
+    old = local.digests(old_snapshot, context)
+    if old is None:
+        found = _other_files(list(new), now.snapshot, old_snapshot, context)
+    else:
+        found = sorted(path for path in {*new, *old} if new.get(path) != old.get(path))
     return [path for path in found if _selected(path, now.selection)]
+
+
+def _other_files(paths: Sequence[str], new: str, old: str, context: Context) -> list[str]:
+    """Those of the new files that are not the old one's: what has not changed is one file in both snapshots."""
+    if not context.snapshots.exists(old):
+        return []
+    before, after = context.snapshots.own_files(old), context.snapshots.own_files(new)
+    found = []
+    for path in paths:
+        try:
+            same = os.path.samestat(os.lstat(before / path), os.lstat(after / path))
+        except OSError:
+            same = False
+        if not same:
+            found.append(path)
+    return sorted(found)
 
 
 def _selected(path: str, selection: Selection | None) -> bool:
     if selection is None or not selection.paths:
+        return True
+    if any(_selected(path, other) for other in selection.also):
         return True
     if selection.wildcard:
         from ...wire.patterns import Matcher, PatternError

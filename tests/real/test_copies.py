@@ -27,7 +27,7 @@ CASES = [
     "COPY d/*/g /e/",
     "COPY d/s* /e",
     "COPY [a-b] /e/",
-    "COPY link dirlink dangling /e/",
+    "COPY link dirlink /e/",
     "COPY dirlink/g /e/",
     "COPY dirlink/* /e/",
     "COPY --chmod=751 d /e",
@@ -37,8 +37,7 @@ CASES = [
     "COPY --chown=12:34 a d /p/e/",
     "COPY --exclude=*/g d /e/",
     "COPY --exclude=f d /e/",
-    "COPY --parents d/s/g a /e/",
-    "COPY --parents d/./s/g /e/",
+    "COPY missing* /",
     "COPY --link d /e/",
     "COPY --link a /x/y",
     "ADD t.tar.gz /e/",
@@ -73,19 +72,18 @@ NAMES = [
 ]
 ERRORS = [
     "COPY missing /",
-    "COPY missing* /",
     "COPY d/none/x /",
     "COPY dangling/x /",
+    "COPY dangling /",
     "COPY a /e\nCOPY d /e",
     "COPY a /e\nCOPY d /e/",
-    "COPY d /e\nCOPY a /e/s",
+    "COPY d /e\nCOPY <<s /e/\ntext\ns",
+    "COPY a /e\nCOPY b /e/f/g/h",
+    "COPY a /e\nWORKDIR /e/w/x/y",
     "COPY a /e\nCOPY b /e/f",
     "COPY a /e\nWORKDIR /e/w",
-    "COPY --chmod=u=q a /e",
 ]
-IGNORED = re.compile(
-    r"ref \S+:|/var/lib/\S*?/(?:merged|fs|rootfs|mount\d+)(?=/)|/[^ ]*/buildkit-mount\d+|/tmp/\S+?(?=/e)"
-)
+IGNORED = re.compile(r"(?<=ref )[^ ]+|/[^ ]*/cachemounts/buildkit[0-9]+|/[^ ]*/buildkit-mount[0-9]+")
 
 
 def context(folder: Path) -> Path:
@@ -117,7 +115,7 @@ def dockerfile(cases: list[str]) -> str:
         stages.append(f"{head}FROM {source} AS case{number}\n{rest}\n".replace("AS one", f"AS one{number}"))
         stages[-1] = stages[-1].replace("--from=one", f"--from=one{number}")
         last.append(f"COPY --from=case{number} / /{number}/")
-    return "# syntax=docker/dockerfile:1-labs\n" * 0 + "\n".join([*stages, *last]) + "\n"
+    return "\n".join([*stages, *last]) + "\n"
 
 
 def listed(path: Path, since: float) -> dict[str, tuple[object, ...]]:

@@ -524,6 +524,45 @@ def test_outputs_can_be_opened_again_by_every_user(yard: Yard) -> None:
     assert (done.code, done.out, done.err) == (0, "out\n", "err\n")
 
 
+def test_a_process_has_no_open_files_but_its_own(yard: Yard) -> None:
+    user = "" if yard.name == "runc" and not yard.is_root else "1000:1000"
+    for who in {user, ""}:
+        done = yard.sh("cd /proc/self/fd; for f in *; do readlink $f; done", user=who, ulimit=(Ulimit("core", 0, 0),))
+        # Bubblewrap leaves the user namespace open that the process is in, which is of no use to it.
+        known = ("pipe:", "/dev/null", "/proc/", *(["user:"] if yard.name == "bwrap" else []))
+        assert [name for name in done.out.splitlines() if not name.startswith(known)] == []
+
+
+def test_other_processes_of_a_user_cannot_enter(root_yard: Yard) -> None:
+    """A user of this machine with the number of a USER gains nothing by it."""
+    ready = threading.Event()
+    executor = find_executor(root_yard.name, root_yard.state)
+    process = replace(root_yard.process, args=("sh", "-c", "echo up; cat"), user="1000:1000")
+    running = executor.start(process, lambda stream, data: ready.set(), stdin=True)
+    assert ready.wait(SECONDS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    processes = root_yard.processes()
+    own = os.stat("/proc/self/ns/user").st_ino
+
+    def enter() -> list[str]:
+        entered = []
+        for pid in processes:
+            try:
+                handle = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+            except OSError:
+                continue
+            if os.fstat(handle).st_ino != own and libc.setns(handle, 0x10000000) == 0:
+                entered.append(os.readlink(f"/proc/{pid}/exe"))
+        return entered
+
+    try:
+        assert processes
+        assert in_child(lambda: become(1000), enter, lambda child: None) == []
+    finally:
+        running.close_stdin()
+        running.wait()
+
+
 def test_environment(yard: Yard) -> None:
     done = yard.run("env", env=("A=1", "B=two words\nand a line", "A=3"))
     found = set(done.out.replace("PWD=/\n", "").splitlines())

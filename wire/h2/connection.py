@@ -166,17 +166,19 @@ class Stream:
             self._connection.post(frames.window_update(self.id, consumed), flush=False)
         if self._partial and not self._messages:
             with self._changed:
-                self._credit_partial(self._connection.post)
+                size = self._early_credit()
+            if size:
+                self._connection.post(frames.window_update(self.id, size))
         return message
 
-    def _credit_partial(self, post: Callable[[bytes], None]) -> None:
-        """Let the rest of a message come that may be longer than the window, once nothing else waits to be read."""
+    def _early_credit(self) -> int:
+        """How much more may come of a message that may be longer than the window, once nothing else waits to be read.
+        The lock is held."""
         if self._messages or self.ended:
-            return
+            return 0
         size = len(self._partial) - self._early
-        if size > 0:
-            self._early += size
-            post(frames.window_update(self.id, size))
+        self._early += size
+        return size
 
     def cancel(self, code: int = frames.CANCEL) -> None:
         """End the call by force."""
@@ -251,8 +253,8 @@ class Stream:
                     self.sink(message)
                     self._took(credit)
             del partial[:at]
-            if partial:
-                self._credit_partial(self._connection.post_later)
+            if partial and (size := self._early_credit()):
+                self._connection.post_later(frames.window_update(self.id, size))
         self._connection.held(len(partial) - before)
         return delivered
 
@@ -305,6 +307,7 @@ class Connection:
         self._window = frames.FIRST_WINDOW
         self._stream_window = frames.FIRST_WINDOW
         self._frame = frames.FIRST_FRAME
+        self._most_streams = frames.WIDEST_WINDOW
         self._decoder = Decoder(max_header_list_size=_MOST_HEADERS)
         self._rest = b""
         self._preface = accept is not None
@@ -363,7 +366,8 @@ class Connection:
                 self._room.notify_all()
             try:
                 self._write(data)
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                # A file that somebody closed meanwhile raises ValueError.
                 with self._lock:
                     self._writing = False
                 self.lost(f"the connection broke: {error}")
@@ -430,9 +434,15 @@ class Connection:
             kind, flags = frames.CONTINUATION, 0
 
     def open(self, fields: Metadata) -> Stream:
-        """Begin a call, from the client's end. Raises CallError where the connection is gone."""
+        """Begin a call, from the client's end; waits while the other side takes no more at a time.
+
+        Raises:
+            CallError: where the connection is gone.
+        """
         block = frames.header_block(fields)
         with self._lock:
+            while self._broken is None and len(self._streams) >= self._most_streams:
+                self._room.wait()
             if self._broken is not None:
                 raise self._broken
             stream = Stream(self, self._next, self._stream_window)
@@ -693,6 +703,8 @@ class Connection:
                     for stream in self._streams.values():
                         stream.window += value - self._stream_window
                     self._stream_window = value
+                elif key == frames.MAX_CONCURRENT_STREAMS:
+                    self._most_streams = value
                 elif key == frames.MAX_FRAME_SIZE:
                     if not frames.FIRST_FRAME <= value < 1 << 24:
                         raise ConnectionBroken(frames.PROTOCOL_ERROR, "a frame size out of bounds")

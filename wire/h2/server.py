@@ -235,4 +235,6 @@ def serve(connection: Connection, read: Callable[[], bytes], close: Callable[[],
     except OSError as error:
         connection.lost(f"the connection broke: {error}")
     finally:
+        # Whatever ended it, nobody may go on waiting for it.
+        connection.lost("the connection has ended")
         close()

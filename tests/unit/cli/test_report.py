@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from brickyard.cli.report import excerpt, message, print_error, print_warnings, source_excerpt
+from brickyard.cli.report import excerpt, message, print_error, print_explanations, print_warnings, source_excerpt
 from brickyard.client.errors import ClientError
 from brickyard.grammar.errors import Location, SourceError
 from brickyard.wire.pb import control_pb2, errdefs_pb2
@@ -76,6 +76,20 @@ def test_warnings() -> None:
     print_warnings([warning, warning], out, details=True)
     assert out.getvalue().startswith("\n 2 warnings found:\n - Rule: text\nwhy\nMore info: https://example.com\n")
     assert "   2 | >>> RUN one" in out.getvalue()
+
+
+def test_explanations() -> None:
+    class One:
+        def __init__(self, name: str, outcome: str, reason: str = "") -> None:
+            self.name, self.outcome, self.reason = name, outcome, reason
+
+    out = io.StringIO()
+    found = [One("FROM a", "hit"), One("COPY b c", "content"), One("RUN d", "miss", "the command changed")]
+    print_explanations(found, out)
+    assert out.getvalue() == (
+        "\nCache:\n  cached  FROM a\n  cached  COPY b c\n          the same content\n"
+        "  run     RUN d\n          the command changed\n"
+    )
 
 
 def test_an_error_in_a_file_shows_the_place() -> None:

@@ -277,6 +277,21 @@ def test_too_many_calls_are_refused():
         assert first.receive() == b"True"
 
 
+def test_a_client_opens_no_more_calls_than_it_may():
+    sent = bytearray()
+    connection = Connection(sent.extend)
+    connection.feed(frames.settings([(frames.MAX_CONCURRENT_STREAMS, 1)]))
+    first = connection.open(())
+    opened: list[object] = []
+    opening = threading.Thread(target=lambda: opened.append(connection.open(())))
+    opening.start()
+    opening.join(0.1)
+    assert opening.is_alive()
+    first.cancel()
+    opening.join(5)
+    assert len(opened) == 1
+
+
 def test_no_answer_in_time():
     go = threading.Event()
     with pair(Server({"/t.T/W": Unary(None, lambda request, call: str(go.wait(10)).encode())}, 1)) as caller:
