@@ -165,7 +165,7 @@ class Build:
         try:
             with self.reporter.step(f"importing cache manifest from {name}") as digest:
                 return find(entry.Type).load(attrs, with_progress(self.context, self.reporter, digest))
-        except SolveError:
+        except (SolveError, OSError):
             return None
 
     def source_meta(self, request: gateway_pb2.ResolveSourceMetaRequest) -> gateway_pb2.ResolveSourceMetaResponse:

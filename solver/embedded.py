@@ -1,5 +1,6 @@
 """The solver in this process, behind the messages of `moby.buildkit.v1.Control`."""
 
+import _thread
 import os
 import shutil
 import threading
@@ -184,8 +185,9 @@ class EmbeddedSolver:
                 ended.set()
 
         self._running.add((cancel, ended))
-        threading.Thread(target=work, name="build").start()
         try:
+            # Not `Thread.start`, which waits for the thread: an interrupt would come between the two.
+            _thread.start_new_thread(work, ())
             # A signal may come to another thread, and then wakes this one only when it looks.
             while not ended.wait(0.2):
                 continue

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .store import CacheStore
 
 _CHUNK = 1 << 20
-_KEPT = 16
+_KEPT = 6
 """So many snapshots' digests of single files stay in memory."""
 _OVERLAYS = ("trusted.overlay.", "user.overlay.")
 _KINDS = {

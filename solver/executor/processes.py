@@ -6,6 +6,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+_ENDED = ("Z", "X")
+
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started and that are still there."""
@@ -43,9 +45,9 @@ def command_name(pid: int) -> str:
 
 
 def started(pid: int) -> int:
-    """When a process started, in clock ticks since the machine did; 0 where there is no such process."""
+    """When a process started, in clock ticks since the machine did; 0 where it has ended."""
     fields = _stat(pid)
-    return int(fields[19]) if fields else 0
+    return int(fields[19]) if fields and fields[0] not in _ENDED else 0
 
 
 def _stat(pid: int) -> list[str]:
@@ -83,7 +85,7 @@ def recorded(status: Path) -> int | None:
         first = json.loads(status.read_text().splitlines()[0])
         pid = int(first["child-pid"])
         # Its number alone could be another process's by now.
-        if os.stat(f"/proc/{pid}/ns/pid").st_ino == first["pid-namespace"]:
+        if started(pid) and os.stat(f"/proc/{pid}/ns/pid").st_ino == first["pid-namespace"]:
             return pid
     return None
 

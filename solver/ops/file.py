@@ -268,10 +268,11 @@ class _Work:
         self._release()
         for snapshot in outputs:
             self._commit(snapshot)
-        needed = self._context.snapshots.needs(outputs)
-        for snapshot in reversed(self._made):
-            if snapshot not in needed:
-                self._context.snapshots.remove(snapshot)
+        if not set(outputs).issuperset(self._made):
+            needed = self._context.snapshots.needs(outputs)
+            for snapshot in reversed(self._made):
+                if snapshot not in needed:
+                    self._context.snapshots.remove(snapshot)
         return outputs
 
     def drop(self) -> None:

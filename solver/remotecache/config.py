@@ -15,8 +15,12 @@ from ..base import SolveError
 from ..layers import Layer
 
 MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
-_MOST = 1_000_000
+LARGEST = 32 << 20
+"""The largest config that is read, in bytes."""
 _DEEPEST = 1024
+"""Results of more layers are left out, where they are written and where they are read."""
+_MOST = 1 << 24
+"""How many layers the chains of all results may have together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,59 +90,114 @@ def decode(data: bytes, where: str, descriptors: Mapping[str, _d.Descriptor] | N
     """Read a config; what it lacks about a layer is taken from `descriptors`, by blob.
 
     Raises:
-        SolveError: for what is no config, or refers to what is not there.
+        SolveError: for what is no config, is too large, or refers to what is not there.
     """
     try:
+        if len(data) > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST} bytes")
         value = json.loads(data)
-        given = value.get("layers") or []
-        if len(given) > _MOST or len(value.get("records") or []) > _MOST:
-            raise ValueError("too large")
+    except (ValueError, RecursionError) as error:
+        raise SolveError(f"{where}: not a cache config: {error}", code=errors.INVALID_ARGUMENT) from None
+    return from_json(value, where, descriptors)
+
+
+def from_json(value: Any, where: str, descriptors: Mapping[str, _d.Descriptor] | None = None) -> CacheConfig:
+    """The config of a document that was read. Raises SolveError as `decode` does."""
+    try:
+        given = _entries(value, "layers")
         layers = tuple(_layer(entry, len(given), descriptors or {}) for entry in given)
-        return CacheConfig(layers, tuple(_read(entry, layers) for entry in value.get("records") or []))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        stacks = _Stacks(layers)
+        return CacheConfig(layers, tuple(_read(entry, layers, stacks) for entry in _entries(value, "records")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SolveError(f"{where}: not a cache config: {error}", code=errors.INVALID_ARGUMENT) from None
 
 
+def _entries(value: Any, key: str) -> list[Any]:
+    entries = value.get(key)
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise ValueError(f"{key} is no list")
+    return entries
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
 def _layer(entry: Mapping[str, Any], count: int, descriptors: Mapping[str, _d.Descriptor]) -> CacheLayer:
-    blob, parent = _digest(entry["blob"]), int(entry.get("parent", 0))
+    blob, parent = _digest(entry["blob"]), _number(entry.get("parent", 0))
     if not -1 <= parent < count:
         raise ValueError(f"layer {blob} has no parent {parent}")
     notes = entry.get("annotations") or {}
     known = descriptors.get(blob)
     uncompressed = known.annotations.get("containerd.io/uncompressed", "") if known is not None else ""
     diff_id = str(notes.get("diffID") or uncompressed)
+    size = _number(notes.get("size") or (known.size if known is not None else 0))
+    if size < 0:
+        raise ValueError(f"layer {blob} has {size} bytes")
     return CacheLayer(
         blob,
         parent,
         str(notes.get("mediaType") or (known.media_type if known is not None else "")),
         _digest(diff_id) if diff_id else "",
-        int(notes.get("size") or (known.size if known is not None else 0)),
+        size,
     )
 
 
-def _read(entry: Mapping[str, Any], layers: Sequence[CacheLayer]) -> CacheRecord:
+class _Stacks:
+    """Every layer with those below it, made once for each; there is a bound to all of them together."""
+
+    def __init__(self, layers: Sequence[CacheLayer]) -> None:
+        self._layers = layers
+        self._known: dict[int, tuple[int, ...]] = {}
+        self._total = 0
+
+    def of(self, top: int) -> tuple[int, ...]:
+        """The stack, the lowest layer first; empty where it is deeper than results may be. Raises ValueError."""
+        if top not in self._known:
+            found = _stack(self._layers, top)
+            self.count(len(found))
+            if self._layers[found[0]].parent != -1:
+                if len(set(found)) < len(found):
+                    raise ValueError("layers are each other's parents")
+                found = ()
+            self._known[top] = found
+        return self._known[top]
+
+    def count(self, more: int) -> None:
+        """So many layers more. Raises ValueError where they are too many."""
+        self._total += more
+        if self._total > _MOST:
+            raise ValueError(f"its results have more than {_MOST} layers")
+
+
+def _read(entry: Mapping[str, Any], layers: Sequence[CacheLayer], stacks: _Stacks) -> CacheRecord:
     chains: list[tuple[int, ...]] = []
-    for result in entry.get("layers") or []:
-        top = int(result.get("layer", 0))
+    for result in _entries(entry, "layers"):
+        top = _number(result.get("layer", 0))
         if not 0 <= top < len(layers):
             raise ValueError(f"there is no layer {top}")
-        chain = _stack(layers, top)
-        if layers[chain[0]].parent != -1:
-            raise ValueError("layers are each other's parents")
-        chains.append(chain)
-    for result in entry.get("chains") or []:
-        chain = tuple(int(number) for number in result["layers"])
-        if not all(0 <= number < len(layers) for number in chain) or len(chain) > _DEEPEST:
+        chains.append(stacks.of(top))
+    for result in _entries(entry, "chains"):
+        chain = tuple(_number(number) for number in _entries(result, "layers"))
+        if not all(0 <= number < len(layers) for number in chain):
             raise ValueError("there are no such layers in a chain")
+        stacks.count(len(chain))
         chains.append(chain)
-    return CacheRecord(_digest(entry["digest"]), tuple(chains))
+    return CacheRecord(_digest(entry["digest"]), tuple(chain for chain in chains if 0 < len(chain) <= _DEEPEST))
 
 
 def _digest(value: object) -> str:
     try:
-        return validate(str(value))
+        found = validate(str(value))
     except InvalidDigest as error:
         raise ValueError(str(error)) from None
+    if not found.startswith("sha256:"):
+        raise ValueError(f"{found} is not a sha256 digest")
+    return found
 
 
 class ConfigBuilder:
@@ -151,7 +210,9 @@ class ConfigBuilder:
         self._records: dict[str, list[tuple[int, ...]]] = {}
 
     def add(self, keys: Sequence[str], chain: Sequence[Layer]) -> None:
-        """Put a chain of layers, the lowest first, under digests of keys."""
+        """Put a chain of layers, the lowest first, under digests of keys. One that is too deep is left out."""
+        if len(chain) > _DEEPEST:
+            return
         below, numbers = -1, []
         for layer in chain:
             place = (layer.descriptor.digest, below)

@@ -4,21 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from ...oci import descriptor as _d
+from ...oci import digest as _digest
 from ...wire import errors
 from ..base import Context, SolveError
 from ..layers import Layer
-from .config import CacheConfig
+from .config import LARGEST, CacheConfig
 from .imported import Imported
 from .manifest import UNCOMPRESSED, read, written
 from .times import now
 
 PREFIX = "local:"
 _CHUNK = 1 << 20
-_LARGEST = 256 << 20
 
 
 class _Blobs:
-    """A `pull.Fetcher` of a content store's blobs."""
+    """A `pull.Fetcher` of a content store's blobs; what they are is checked, as the client may give anything."""
 
     def __init__(self, store: str, context: Context) -> None:
         self._store = store
@@ -29,27 +29,38 @@ class _Blobs:
         return self._store.removeprefix(PREFIX)
 
     def manifest(self, digest: str) -> bytes:
-        return self.config(_d.Descriptor("", digest, 0))
+        return self._document(digest)
 
     def config(self, descriptor: _d.Descriptor) -> bytes:
-        out = bytearray()
-        for piece in self.blob(descriptor):
-            out += piece
-            if len(out) > _LARGEST:
-                raise SolveError(
-                    f"{self.name}: the blob {descriptor.digest} is too large", code=errors.INVALID_ARGUMENT
-                )
-        return bytes(out)
+        return self._document(descriptor.digest)
 
     def blob(self, descriptor: _d.Descriptor) -> Iterator[bytes]:
+        verifier = _digest.Verifier(descriptor.digest, descriptor.size)
         try:
-            with self._context.session.open_blob(self._store, descriptor.digest) as file:
+            for piece in self._pieces(descriptor.digest):
+                verifier.update(piece)
+                yield piece
+            verifier.finish()
+        except _digest.DigestMismatch as error:
+            raise SolveError(f"{self.name}: {error}", code=errors.DATA_LOSS) from None
+
+    def _document(self, digest: str) -> bytes:
+        out = bytearray()
+        for piece in self.blob(_d.Descriptor("", digest, -1)):
+            out += piece
+            if len(out) > LARGEST:
+                raise SolveError(f"{self.name}: the blob {digest} is too large", code=errors.INVALID_ARGUMENT)
+        return bytes(out)
+
+    def _pieces(self, digest: str) -> Iterator[bytes]:
+        try:
+            with self._context.session.open_blob(self._store, digest) as file:
                 while piece := file.read(_CHUNK):
                     yield piece
         except KeyError:
             raise SolveError(f"the client offers no cache folder {self.name!r}", code=errors.NOT_FOUND) from None
         except OSError as error:
-            raise SolveError(f"{self.name}: the blob {descriptor.digest} can't be read: {error}") from error
+            raise SolveError(f"{self.name}: the blob {digest} can't be read: {error}") from error
 
 
 def load(attrs: Mapping[str, str], context: Context) -> Imported:
@@ -57,6 +68,10 @@ def load(attrs: Mapping[str, str], context: Context) -> Imported:
     source, digest = attrs.get("src", ""), attrs.get("digest", "")
     if not source or not digest:
         raise SolveError("a local cache needs src=FOLDER and the digest of its manifest", code=errors.INVALID_ARGUMENT)
+    try:
+        _digest.validate(digest)
+    except _digest.InvalidDigest as error:
+        raise SolveError(f"{source}: {error}", code=errors.INVALID_ARGUMENT) from None
     fetcher = _Blobs(PREFIX + source, context)
     return Imported(source, read(fetcher.manifest(digest), source, fetcher.config), fetcher)
 

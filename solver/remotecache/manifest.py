@@ -11,13 +11,14 @@ from ...wire import errors
 from ..base import SolveError
 from ..exporters.blobs import media_type
 from ..exporters.options import boolean
-from .config import MEDIA_TYPE, CacheConfig, CacheLayer, CacheRecord, decode
+from .config import MEDIA_TYPE, CacheConfig, CacheLayer, CacheRecord, decode, from_json
 
 if TYPE_CHECKING:
     from ..layers import Layer
 
 INLINE = "moby.buildkit.cache.v0"
 """The key of an image config that holds a cache config."""
+_MOST_IMAGES = 256
 UNCOMPRESSED = "containerd.io/uncompressed"
 
 
@@ -57,9 +58,10 @@ def read(data: bytes, where: str, blob: Callable[[_d.Descriptor], bytes], media_
     config = next((entry for entry in found.manifests if entry.media_type == MEDIA_TYPE), None)
     if config is not None:
         return decode(blob(config), where, _by_digest(found.manifests))
-    images = [entry for entry in found.manifests if entry.media_type in _d.MANIFEST_TYPES]
-    configs = [read(blob(entry), where, blob, entry.media_type) for entry in images if not _attestation(entry)]
-    return _joined(configs)
+    images = [e for e in found.manifests if e.media_type in _d.MANIFEST_TYPES and not _attestation(e)]
+    if len(images) > _MOST_IMAGES:
+        raise SolveError(f"{where}: an index of {len(images)} images", code=errors.INVALID_ARGUMENT)
+    return _joined([read(blob(entry), where, blob, entry.media_type) for entry in images])
 
 
 def _by_digest(descriptors: "Sequence[_d.Descriptor]") -> dict[str, _d.Descriptor]:
@@ -81,7 +83,7 @@ def _inline(manifest: _d.Manifest, where: str, blob: Callable[[_d.Descriptor], b
             return CacheConfig((), ())
         records = json.loads(base64.b64decode(text, validate=True))
         diffs = diff_ids(image)
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, ValueError, RecursionError) as error:
         raise SolveError(f"{where}: {error}", code=errors.INVALID_ARGUMENT) from None
     layers = [
         {
@@ -91,7 +93,7 @@ def _inline(manifest: _d.Manifest, where: str, blob: Callable[[_d.Descriptor], b
         }
         for number, (layer, diff_id) in enumerate(zip(manifest.layers, diffs, strict=False))
     ]
-    return decode(json.dumps({"layers": layers, "records": records}).encode(), where)
+    return from_json({"layers": layers, "records": records}, where)
 
 
 def _joined(configs: "Sequence[CacheConfig]") -> CacheConfig:

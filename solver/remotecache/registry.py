@@ -11,7 +11,7 @@ from ..background import interruptible, together
 from ..base import Context, SolveError
 from ..exporters.options import boolean
 from ..layers import Layer, add_source, get_sources
-from .config import CacheConfig
+from .config import LARGEST, CacheConfig
 from .imported import Imported
 from .manifest import read, written
 from .times import now
@@ -49,7 +49,7 @@ class _Blobs:
         return self._registry.manifest(self._reference.with_digest(digest))[1]
 
     def config(self, descriptor: _d.Descriptor) -> bytes:
-        return self._registry.read_blob(self._reference, descriptor, 256 << 20)
+        return self._registry.read_blob(self._reference, descriptor, LARGEST)
 
     def blob(self, descriptor: _d.Descriptor) -> Iterator[bytes]:
         try:

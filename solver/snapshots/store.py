@@ -71,7 +71,11 @@ class Snapshots:
     def _settle_mode(self, wanted: Mode | None) -> Mode:
         note = self._root / "mode"
         kept = note.read_text().strip() if note.exists() else ""
-        usable = wanted or ("overlay" if mounts.overlay_works(self._root) else "copy")
+        usable: Mode = "copy"
+        if wanted is not None:
+            usable = wanted
+        elif kept != "copy" and mounts.overlay_works(self._root):
+            usable = "overlay"
         if kept and kept != usable:
             # Folders of the other form can't be read: start anew.
             trees.remove(self._root)
@@ -172,7 +176,7 @@ class Snapshots:
             if record is None:
                 files.chmod(0o755)
             elif self.mode == "overlay":
-                top = os.fsencode(self._root / self._lowers(record.id)[0])
+                top = os.fsencode(self._root / self._folders(record)[0])
                 trees.copy_metadata(top, os.fsencode(files), os.lstat(top))
             else:
                 trees.copy_tree(os.fsencode(self._tree(record.id)), os.fsencode(files), share=share)
@@ -282,16 +286,17 @@ class Snapshots:
         at: str | None = name
         while at is not None:
             record = self._record(at)
-            if record.loose:
-                self._flatten(record)
-                out.append(f"{at}/{_FLAT}")
-            elif record.layers:
-                out += [f"{layer}/{_FILES}" for layer in reversed(record.layers)]
-            else:
-                out.append(f"{at}/{_FILES}")
+            out += self._folders(record)
             at = record.parent
         # A layer that comes twice has all that it holds on top: below there is nothing more of it to see.
         return list(dict.fromkeys(out))
+
+    def _folders(self, record: Record) -> list[str]:
+        """The folders that a snapshot itself lays over its parent, the top first."""
+        if record.loose:
+            self._flatten(record)
+            return [f"{record.id}/{_FLAT}"]
+        return [f"{layer}/{_FILES}" for layer in reversed(record.layers)] or [f"{record.id}/{_FILES}"]
 
     def _mount(self, name: str, *, readonly: bool) -> Path:
         lowers = self._lowers(name)

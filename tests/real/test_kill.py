@@ -1,4 +1,4 @@
-"""A build that is killed at any moment, or that runs out of disk: later builds are right, and nothing is left over."""
+"""Builds and prunes that are killed at any moment, or run out of disk: what comes later is right, nothing is left."""
 
 import os
 import random
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.real
 
 KILLS = 50
 CHECK_EVERY = 10
+PRUNE_EVERY = 7
 DOCKERFILE = """
 FROM base AS one
 COPY data /data
@@ -51,11 +52,20 @@ class Builds:
             (self.context / "data" / str(name)).write_text(f"{name}: {number // (1 + name % 2)}\n")
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "brickyard", "build", "--progress", "plain"]
-        command += ["--build-context", f"base=oci-layout://{self._layout}"]
-        command += ["-o", f"type=local,dest={self.out}", self.context]
-        environment = {**os.environ, "BRICKYARD_ROOT": os.fspath(self.root)}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = ["build", "--progress", "plain", "--build-context", f"base=oci-layout://{self._layout}"]
+        return self._run(*command, "-o", f"type=local,dest={self.out}", self.context)
+
+    def prune(self) -> subprocess.Popen[str]:
+        return self._run("prune", "--all", "--force")
+
+    def _run(self, *command: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "brickyard", *command],
+            env={**os.environ, "BRICKYARD_ROOT": os.fspath(self.root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def check(self) -> float:
         """Build to the end, and look at what came out; gives the seconds that it took."""
@@ -102,8 +112,9 @@ def test_killed_at_any_moment(tmp_path: Path, base_layout: Path) -> None:
     ended = 0
     for number in range(2, KILLS + 2):
         builds.begin(number)
-        process = builds.start()
-        time.sleep(moments.uniform(0.15 * takes, 1.05 * takes))
+        pruned = number % PRUNE_EVERY == 0
+        process = builds.prune() if pruned else builds.start()
+        time.sleep(moments.uniform(0.15 * takes, (0.5 if pruned else 1.05) * takes))
         process.send_signal(signal.SIGKILL)
         ended += process.wait() == 0
         assert process.stdout is not None

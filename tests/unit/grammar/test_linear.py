@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from grammar_strategies import FRAGMENTS
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from brickyard.grammar.dockerfile.errors import DockerfileSyntaxError
@@ -16,6 +16,8 @@ TIMES = 8
 # What is quadratic takes 64 times as long. Below the floor, in seconds, the clock says nothing.
 BOUND = 24
 FLOOR = 0.004
+# Large texts: fewer of them than of other examples.
+FEWER = settings(max_examples=settings().max_examples // 3)
 
 
 def seconds(work: Callable[[str], object], text: str) -> float:
@@ -42,6 +44,7 @@ edges = st.sampled_from(
 )
 
 
+@FEWER
 @given(edges, units, edges)
 @example("", "# x\n", "FROM a")
 @example("RUN ", "--x \\\n", "y")
@@ -61,6 +64,7 @@ def test_parsing_is_linear(before: str, unit: str, after: str) -> None:
     assert_linear(parse, before + unit * count + after, before + unit * (count * TIMES) + after)
 
 
+@FEWER
 @given(edges, units, edges, st.sampled_from(["a", "ab", "\n", "/", "*"]))
 @example("${A#", "*a", "b}", "a")
 @example("${A##", "*a", "b}", "a")

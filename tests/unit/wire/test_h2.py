@@ -17,9 +17,10 @@ from brickyard.wire import errors
 from brickyard.wire.calls import CallError
 from brickyard.wire.h2 import frames
 from brickyard.wire.h2.client import Caller
-from brickyard.wire.h2.connection import MESSAGE_LIMIT, STREAM_WINDOW, Connection
+from brickyard.wire.h2.connection import MESSAGE_LIMIT, STREAM_WINDOW, Connection, Stream
 from brickyard.wire.h2.server import BothStreams, Call, Raw, Server, ServerStream, StatusError, Unary, serve
 from brickyard.wire.pb import control_pb2, errdefs_pb2, rpc_status_pb2
+from brickyard.wire.tunnel import tunnel
 
 BIG = os.urandom(1 << 20) * 5
 LIMITS = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.max_send_message_length", MESSAGE_LIMIT)]
@@ -315,6 +316,42 @@ def test_a_raw_call_takes_messages_as_they_come():
         stream.close_send()
         assert done.wait(5)
     assert got == [b"%d" % number * 300 for number in range(3000)]
+
+
+def test_a_connection_inside_of_a_call():
+    """Both directions at once, with messages longer than any window, in two layers of flow control."""
+    callers: list[Caller] = []
+    there = threading.Event()
+
+    def begin(stream: Stream, call: Call) -> None:
+        callers.append(Caller(tunnel(stream, Connection)))
+        there.set()
+
+    inner = Server(METHODS, 16)
+    with pair(Server({"/t.T/Session": Raw(begin)}, 1)) as outer, ThreadPoolExecutor(8) as pool:
+        stream = outer.stream("/t.T/Session")
+        tunnel(stream, inner.connect)
+        outer.connection.flush()
+        assert there.wait(5)
+
+        def echo_all(number: int) -> bool:
+            call = callers[0].stream("/t.T/Echo")
+            messages = [bytes([number]) * size for size in (3_000_000, 10, 70_000, 16384, 2_500_000, 1) * 2]
+
+            def send() -> None:
+                for message in messages:
+                    call.send(message, flush=False)
+                call.close_send()
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            same = list(iter(call.receive, None)) == messages
+            sender.join(10)
+            return same and not sender.is_alive()
+
+        assert all(pool.map(echo_all, range(6)))
+        stream.close_send()
+    inner.stop()
 
 
 def started() -> tuple[Connection, bytearray]:

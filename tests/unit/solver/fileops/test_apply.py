@@ -137,7 +137,7 @@ def test_a_directory_merges_into_one_that_is_there(case: Case) -> None:
         ({"d/a": b""}, {"o": b""}, ("/d/.", "/o"), "cannot copy to non-directory: /o"),
         ({"a": b""}, {"o/a/b": b""}, ("/a", "/o/"), "cannot replace to directory /o/a with file"),
         ({"d/x/a": b""}, {"o/x": b""}, ("/d", "/o"), "cannot copy to non-directory: /o/x"),
-        ({"a": b""}, {"o": b""}, ("/a", "/o/p/"), "mkdir /o: not a directory"),
+        ({"a": b""}, {"o": b""}, ("/a", "/o/p/"), "lstat /o/p: not a directory"),
         ({"a/b": "x", "x": "a/b"}, {}, ("/x/c", "/o"), "lstat /x/c: no such file or directory"),
         ({"x": "y", "y": "x"}, {}, ("/x/c", "/o"), "too many symbolic links"),
         ({"a": b""}, {}, ("/a/b", "/o"), "lstat /a/b: not a directory"),

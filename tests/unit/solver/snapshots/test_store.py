@@ -364,4 +364,8 @@ def test_another_mode_begins_anew(tmp_path: Path) -> None:
     store.close()
     store = Snapshots(tmp_path, mode="copy")
     assert store.ids() == []
+    kept = change(store, None, put("b"))
+    store.close()
+    store = Snapshots(tmp_path)
+    assert (store.mode, store.ids()) == ("copy", [kept])
     store.close()
