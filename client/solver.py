@@ -54,5 +54,8 @@ class Solver(Protocol):
     def prune(self, request: control_pb2.PruneRequest) -> Iterator[control_pb2.UsageRecord]:
         """Remove cache, giving each record that is removed."""
 
+    def fsck(self, *, repair: bool = False) -> Iterator[str]:
+        """What is wrong with the store, one sentence each; with `repair` it is dropped."""
+
     def close(self) -> None:
         """Let go of the store, or the connection."""

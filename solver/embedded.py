@@ -213,6 +213,13 @@ class EmbeddedSolver:
 
         return Usage(self.root, self.cache, self.snapshots, self.content, self.leases).prune(request)
 
+    def fsck(self, *, repair: bool = False) -> Iterator[str]:
+        """What is wrong with the state folder, one sentence each; with `repair` it is dropped. No build may run."""
+        from .fsck import fsck, history
+
+        yield from fsck(self.cache, self.snapshots, self.content, repair=repair)
+        yield from history(self.root, repair=repair)
+
     def close(self) -> None:
         """Stop what runs and give the folder back; a second time does nothing."""
         if self._closed:

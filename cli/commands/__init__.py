@@ -11,6 +11,7 @@ COMMANDS = {
     "fmt": "Lay Dockerfiles out alike",
     "llb": "Show the build graph of a Dockerfile",
     "base": "Make a base image from this machine, for builds without a registry",
+    "debug": "Look at the state folder itself, and repair it",
     "daemon": "Serve BuildKit's API, as buildkitd does",
     "completion": "Print a completion script for a shell",
     "version": "Show the version",

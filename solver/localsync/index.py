@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...wire.fsutil.walk import MARK_SIZE
+from ...wire.pb.stat_pb2 import Stat
 
 FOLDER = "local"
-_VERSION = 2
+_VERSION = 3
 _DIGEST = 32
 _LENGTH = struct.Struct(">I")
 _NO_MARK = bytes(MARK_SIZE)
@@ -29,8 +30,8 @@ class Index:
 
     `files` maps an entry (an encoded Stat; a folder's without its time) to its checksum as `filehash` makes it, in the
     order of the paths. `recent` are those that were so new that a change right after could have left no trace in
-    their times. `content` names all of it together. `source` says in words what it is. `marks` are those of files
-    that came from this machine (`wire.fsutil.walk.Walk`).
+    their times. `content` names all of it together, `plain` all of it but for times. `source` says in words what it
+    is. `marks` are those of files that came from this machine (`wire.fsutil.walk.Walk`).
     """
 
     snapshot: str
@@ -39,6 +40,7 @@ class Index:
     files: dict[bytes, bytes] = field(default_factory=dict)
     recent: frozenset[bytes] = frozenset()
     marks: dict[bytes, bytes] = field(default_factory=dict)
+    plain: str = ""
 
     def encode(self) -> bytes:
         """The form on disk."""
@@ -48,6 +50,7 @@ class Index:
             "snapshot": self.snapshot,
             "source": self.source,
             "content": self.content,
+            "plain": self.plain,
             "count": len(self.files),
             "recent": numbers,
             "marked": bool(self.marks),
@@ -91,7 +94,7 @@ class Index:
             recent = frozenset(entries[number] for number in head["recent"])
         else:
             recent = frozenset()
-        return cls(head["snapshot"], head["source"], head["content"], files, recent, marks)
+        return cls(head["snapshot"], head["source"], head["content"], files, recent, marks, head["plain"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,18 @@ def content_of(files: dict[bytes, bytes]) -> str:
     total = hashlib.sha256()
     for entry, digest in files.items():
         total.update(_LENGTH.pack(len(entry)) + entry + digest)
+    return total.hexdigest()
+
+
+def plain_of(files: dict[bytes, bytes]) -> str:
+    """The name of all entries together without times: what their checksums are of, and their paths."""
+    total = hashlib.sha256()
+    parse = Stat.FromString
+    for entry, digest in files.items():
+        stat = parse(entry)
+        # A second name of a file has no checksum of its own.
+        text = json.dumps([stat.path, "" if any(digest) else stat.linkname]).encode()
+        total.update(_LENGTH.pack(len(text)) + text + digest)
     return total.hexdigest()
 
 

@@ -13,7 +13,7 @@ from ...wire.pb.stat_pb2 import Stat
 from ..base import SolveError
 from ..cache import filehash
 from .files import NEW, clone, finish, finish_folder, is_special, link_or_copy, make_special
-from .index import Index, content_of
+from .index import Index, content_of, plain_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -244,14 +244,15 @@ class FolderReceiver:
         base = self._base
         if base is not None and self._files == base.files:
             self.discard()
-            fresh = Index(base.snapshot, source, base.content, base.files, frozenset(self._recent), self._marks)
+            recent = frozenset(self._recent)
+            fresh = Index(base.snapshot, source, base.content, base.files, recent, self._marks, base.plain)
             return fresh, fresh.recent != base.recent or fresh.marks != base.marks
         if not self._snapshot:
             self._begin()
         self._build()
         self._snapshots.commit(self._snapshot)
-        content = content_of(self._files)
-        index = Index(self._snapshot, source, content, self._files, frozenset(self._recent), self._marks)
+        content, plain = content_of(self._files), plain_of(self._files)
+        index = Index(self._snapshot, source, content, self._files, frozenset(self._recent), self._marks, plain)
         self._snapshot = ""
         return index, True
 

@@ -35,7 +35,7 @@ from ..ops import TABLE, content_op_key
 from ..ops.describe import name_of
 from .explain import Explanation, Input, explain, notes
 from .inflight import Inflight, Slots
-from .keys import IDENTITY, content_key, definition_key, link_key, outputs, record_digest
+from .keys import IDENTITY, content_key, definition_key, link_key, outputs, plain_op_key, record_digest
 from .status import Reporter, error_text
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Node:
 
     __slots__ = (
         "cancel", "data", "digest", "error", "fresh", "ignored", "inputs", "key", "key_requests", "keying", "message",
-        "missing", "number", "offer", "op_key", "reported", "requests", "results", "state", "unkeyed", "users",
+        "missing", "number", "offer", "op_key", "plain", "reported", "requests", "results", "state", "unkeyed", "users",
         "vertex",
     )  # fmt: skip
 
@@ -84,6 +84,8 @@ class Node:
         self.reported = False
         self.op_key = ""
         self.key = ""
+        self.plain = ""
+        """The key by which imported caches know it too: without times of files, where those don't count."""
         self.keying = False
         self.unkeyed = 0
         self.ignored = vertex.metadata.ignore_cache
@@ -234,7 +236,7 @@ class Job:
                 node.fresh |= needed.fresh
                 node.unkeyed += not needed.key
             if not node.unkeyed:
-                node.key = _key(node)
+                _set_key(node)
         return node
 
     def solve(self, heads: Sequence[tuple[Node, int]], cancel: threading.Event | None = None) -> list[Result]:
@@ -392,8 +394,8 @@ class Job:
                     hits.append(node)
                     touched.append(record.key)
                     continue
-                if self._remote is not None and not node.fresh and self._remote.has(node.key, outputs(node.vertex)):
-                    node.offer = node.key
+                node.offer = self._offered(node)
+                if node.offer:
                     self._queue(node)
                     continue
                 following += self._block(node)
@@ -401,6 +403,13 @@ class Job:
         if hits:
             self._show_cached(hits)
             self.context.cache.touch(touched)
+
+    def _offered(self, node: Node) -> str:
+        """The key under which an imported cache has a node, by its definition; empty for none."""
+        if self._remote is None or node.fresh:
+            return ""
+        count = outputs(node.vertex)
+        return next((key for key in (node.key, node.plain) if key and self._remote.has(key, count)), "")
 
     def _never_ran(self, nodes: Sequence[Node]) -> set[Node]:
         """Nodes that are no hit whatever their key turns out to be: their op never read an input that is known."""
@@ -523,7 +532,7 @@ class Job:
         context = self._context(node, shown)
         offer, node.offer = node.offer, ""
         if offer:
-            self._load_offer(node, context, shown)
+            self._load_offer(node, offer, context, shown)
             return
         try:
             # A build op waits for others, which need the slots.
@@ -539,10 +548,10 @@ class Job:
         with self._lock:
             self._done(node, results)
 
-    def _load_offer(self, node: Node, context: Context, shown: "_Shown") -> None:
+    def _load_offer(self, node: Node, offer: str, context: Context, shown: "_Shown") -> None:
         """Take a node from an imported cache; where that does not work it goes on as any other that is no hit."""
         try:
-            results = self._imported(node, node.key, context, shown)
+            results = self._imported(node, offer, context, shown)
         except BaseException as error:
             failure = self._failure(node, error)
             if isinstance(failure, Cancelled):
@@ -568,7 +577,7 @@ class Job:
         if not self._pins.add([snapshot for snapshot, _ in pulled]):
             raise SolveError("what was imported has been removed again")
         values = [(IDENTITY, snapshot, identity.encode()) for snapshot, identity in pulled]
-        keys = list(dict.fromkeys(found for found in (node.key, key) if found))
+        keys = list(dict.fromkeys(found for found in (node.key, key, node.plain) if found))
         context.cache.add(keys, [snapshot for snapshot, _ in pulled], node.digest, node.name, values + _links(node))
         self._explanations[node.digest] = Explanation(node.digest, node.name, "hit", "from an imported cache")
         shown.end(cached=True)
@@ -602,7 +611,7 @@ class Job:
     @staticmethod
     def _keyed(source: Node) -> None:
         """Set the key of a source, and of all that it was the last unknown key of."""
-        source.key = _key(source)
+        _set_key(source)
         pending = [source]
         while pending:
             node = pending.pop()
@@ -610,7 +619,7 @@ class Job:
             for user in node.users:
                 user.unkeyed -= 1
                 if not user.unkeyed:
-                    user.key = _key(user)
+                    _set_key(user)
                     pending.append(user)
 
     def _context(self, node: Node, shown: "_Shown") -> Context:
@@ -682,7 +691,8 @@ class Job:
                 continue
             if key != own and node.key:
                 values = _links(node) if inputs else []
-                context.cache.add([node.key], record.results, node.digest, node.name, values)
+                keys = list(dict.fromkeys(found for found in (node.key, node.plain) if found))
+                context.cache.add(keys, record.results, node.digest, node.name, values)
             self._explanations[node.digest] = Explanation(node.digest, node.name, "hit" if key == own else "content")
             with self._lock:
                 self._show_cached([node])
@@ -699,7 +709,7 @@ class Job:
         results = tuple(_module(vertex).run(vertex, [Result(i.snapshot) for i in inputs], context))
         snapshots = [result.snapshot for result in results]
         self._pins.add([snapshot for snapshot in snapshots if snapshot is not None])
-        keys = list(dict.fromkeys(key for key in (node.key, lookup) if key))
+        keys = list(dict.fromkeys(key for key in (node.key, lookup, node.plain) if key))
         values = notes(vertex, node.data, inputs, node.key) + (_links(node) if node.key else [])
         # What ran although the cache had it may be something else: what reads it must not take it for the same.
         first = f"{lookup}!{secrets.token_hex(8)}" if node.fresh else lookup
@@ -763,8 +773,21 @@ def _module(vertex: Vertex) -> ModuleType:
     return TABLE[type(vertex.op)]
 
 
-def _key(node: Node) -> str:
-    return definition_key(node.op_key, [(needed.key, index) for needed, index in node.inputs])
+def _set_key(node: Node) -> None:
+    """Set the keys of a node whose inputs have theirs."""
+    node.key = definition_key(node.op_key, [(needed.key, index) for needed, index in node.inputs])
+    if not node.inputs:
+        plain = plain_op_key(node.op_key)
+        node.plain = node.key if plain == node.op_key else definition_key(plain, [])
+        return
+    if all(needed.plain == needed.key for needed, _ in node.inputs):
+        node.plain = node.key
+        return
+    for (needed, _), selection in zip(node.inputs, _module(node.vertex).selections(node.vertex), strict=True):
+        # An op that takes a folder of the client as it is takes the times of its files, too.
+        if not needed.plain or (selection is None and needed.plain != needed.key and not needed.inputs):
+            return
+    node.plain = definition_key(node.op_key, [(needed.plain, index) for needed, index in node.inputs])
 
 
 def _inputs(node: Node, context: Context) -> list[Input]:

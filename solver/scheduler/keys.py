@@ -30,6 +30,15 @@ def definition_key(op_key: str, inputs: Sequence[tuple[str, int]]) -> str:
     return _digest("def", [op_key, *(f"{key}#{index}" for key, index in inputs)])
 
 
+def plain_op_key(op_key: str) -> str:
+    """The key of an op without the times of files, which differ where the same files were checked out anew.
+
+    Only that of a client's folder has any: `local:`, a name of all it holds, `+`, and one without times.
+    """
+    timed, plus, plain = op_key.partition("+")
+    return f"local:{plain}" if plus and timed.startswith("local:") else op_key
+
+
 def content_key(op_key: str, inputs: Sequence["Input"]) -> str:
     """The key of a vertex by its op and, for each input, the checksum of what it reads, or what it is itself."""
     parts = [f"content:{i.checksum}" if i.checksum is not None else f"result:{i.identity}" for i in inputs]

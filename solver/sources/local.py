@@ -101,12 +101,12 @@ def _texts(wanted: FileFilter) -> list[object]:
 
 
 def cache_key(op: SourceOp, platform: Platform | None, context: Context) -> str:
-    """Transfer the folder; the key names all that it holds, times of files included."""
+    """Transfer the folder; the key names all that it holds, times of files included, and then without them."""
     request = Request.of(op)
     index = _transfer(request, context)
     with _lock:
         _transferred.setdefault(context.session, {})[request.key()] = index
-    return f"local:{index.content}"
+    return f"local:{index.content}+{index.plain}"
 
 
 def snapshot(op: SourceOp, platform: Platform | None, context: Context) -> Result:

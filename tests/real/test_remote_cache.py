@@ -18,7 +18,6 @@ from services import program
 from brickyard.oci.digest import of_bytes
 
 pytestmark = pytest.mark.real
-TOUCH = bool(os.environ.get("TOUCH"))
 
 TEXT = """
 FROM {base} AS one
@@ -168,20 +167,21 @@ def test_every_form_in_a_registry(form: str, first: Buildx, second: Buildx, cont
     assert kind in written["mediaType"]
     entries = written.get("layers") or written["manifests"][:-1]
     assert {entry["mediaType"].endswith(layers) for entry in entries} == {True}
-    touch(context) if TOUCH else None
+    touch(context)
     second.prune()
     found = second.build(context, "--cache-from", f"type=registry,ref={name}")
     assert found.all_cached(), found.steps()
     # Of the result alone there are its own three layers; of all, those of the steps on the way, too.
     assert (len(entries) == 3) is (form == "min")
-    first.prune()
-    assert first.build(context, "--cache-from", f"type=registry,ref={name}").all_cached()
+    if form == "max":
+        first.prune()
+        assert first.build(context, "--cache-from", f"type=registry,ref={name}").all_cached()
 
 
 @pytest.mark.parametrize("attrs", ["mode=max", "mode=min", "mode=max,image-manifest=false,compression=zstd"])
 def test_every_form_in_a_folder(attrs: str, first: Buildx, second: Buildx, context: Path, tmp_path: Path) -> None:
     first.build(context, "--cache-to", f"type=local,dest={tmp_path}/cache,{attrs}")
-    touch(context) if TOUCH else None
+    touch(context)
     second.prune()
     assert second.build(context, "--cache-from", f"type=local,src={tmp_path}/cache").all_cached()
 
@@ -189,7 +189,7 @@ def test_every_form_in_a_folder(attrs: str, first: Buildx, second: Buildx, conte
 def test_inline_in_an_image_that_is_pushed(first: Buildx, second: Buildx, context: Path, registry: str) -> None:
     name = f"{registry}/forms/inline:1"
     first.build(context, "--cache-to", "type=inline", "--push", "-t", name)
-    touch(context) if TOUCH else None
+    touch(context)
     second.prune()
     assert second.build(context, "--cache-from", name).all_cached()
 
@@ -214,7 +214,7 @@ def test_the_command_and_the_daemon_share_a_cache(
 ) -> None:
     name = f"{registry}/forms/shared:1"
     first.build(context, "--cache-to", f"type=registry,ref={name},mode=max")
-    touch(context) if TOUCH else None
+    touch(context)
     assert command.build("--cache-from", name, context).all_cached()
     command.prune()
     command.build("--cache-to", f"type=local,dest={tmp_path}/cache,mode=max,compression=zstd", context)
@@ -228,25 +228,20 @@ def test_the_command_and_the_daemon_share_a_cache(
 
 
 def test_no_cache_there_is_a_warning(second: Buildx, command: Command, context: Path, registry: str) -> None:
-    for name in (f"{registry}/forms/none:1", "127.0.0.1:1/nobody/there:1", f"{registry}/base:latest"):
-        found = second.build(context, "--cache-from", f"type=registry,ref={name}", "--no-cache")
-        assert not any(found.steps().values())
-        if not name.endswith("latest"):
-            assert found.error(f"importing cache manifest from {name}"), found.text
+    name = f"{registry}/forms/none:1"
+    found = second.build(context, "--cache-from", f"type=registry,ref={name}")
+    assert found.error(f"importing cache manifest from {name}"), found.text
+    # An image without a cache is no error.
+    name = f"{registry}/base:latest"
+    found = second.build(context, "--cache-from", f"type=registry,ref={name}")
+    assert not found.error("importing cache manifest")
     command.build("--cache-from", f"{registry}/forms/none:1", "--cache-from", "type=local,src=/none", context)
 
 
-def test_types_that_are_not_there_are_named(first: Buildx, command: Command, context: Path) -> None:
-    services = {
-        "gha": "type=gha,url=http://127.0.0.1:1/,token=x", "s3": "type=s3,region=x,bucket=y",
-        "azblob": "type=azblob,account_url=http://127.0.0.1:1/,secret_access_key=x",
-    }  # fmt: skip
-    for kind, spec in services.items():
+def test_types_that_are_not_there_are_named(command: Command, context: Path) -> None:
+    for kind in ("gha", "s3", "azblob"):
         for flag in ("--cache-to", "--cache-from"):
-            refused = first.build(context, flag, spec, check=False)
-            assert refused.code != 0
-            assert f"cache of type '{kind}' is not supported" in refused.text
-            refused = command.build(flag, spec, context, check=False)
+            refused = command.build(flag, f"type={kind},url=x", context, check=False)
             assert refused.code == 2
             assert f"cache of type '{kind}' is not supported" in refused.text
 
@@ -287,12 +282,7 @@ def swap(config: dict[str, Any]) -> None:
 
 HOSTILE = {
     "noise": lambda config: b"\xff\x00",
-    "deep": lambda config: b"[" * 1_000_000,
-    "cycle": lambda config: [layer.update(parent=0) for layer in config["layers"]],
-    "negative": lambda config: [record.update(layers=[{"layer": -1}]) for record in config["records"]],
     "infinite": lambda config: [layer["annotations"].update(size=float("inf")) for layer in config["layers"]],
-    "huge-numbers": lambda config: [layer.update(parent=10**30) for layer in config["layers"]],
-    "sizes": lambda config: [layer["annotations"].update(size=1 << 62) for layer in config["layers"]],
     "blobs": lambda config: [layer.update(blob=of_bytes(b"gone")) for layer in config["layers"]],
     "other-algorithm": lambda config: [layer.update(blob="sha512:" + "0" * 128) for layer in config["layers"]],
     "diff-ids": swap,

@@ -1,9 +1,12 @@
 """Damage to a state folder: found, named, and dropped where that is asked for; what a kill leaves is dropped anyway."""
 
 import os
+import sqlite3
+from pathlib import Path
 from typing import Any
 
-from brickyard.solver.fsck import fsck
+from brickyard.oci.digest import of_bytes
+from brickyard.solver.fsck import fsck, history
 from brickyard.solver.leftovers import clean
 from brickyard.solver.snapshots import trees
 
@@ -45,3 +48,27 @@ def test_leftovers_of_a_kill(state: Any) -> None:
     clean(root)
     assert sorted(os.listdir(group)) == ["0"]
     assert os.listdir(root / "local") == []
+
+
+def test_damage_to_the_history(tmp_path: Path) -> None:
+    assert list(history(tmp_path)) == []
+    folder = tmp_path / "history"
+    (folder / "blobs").mkdir(parents=True)
+    good, bad = (of_bytes(data).removeprefix("sha256:") for data in (b"good", b"bad"))
+    (folder / "blobs" / good).write_bytes(b"good")
+    (folder / "blobs" / bad).write_bytes(b"changed")
+    with sqlite3.connect(folder / "history.db") as db:
+        db.execute("CREATE TABLE builds (ref TEXT PRIMARY KEY, record BLOB NOT NULL)")
+        db.executemany("INSERT INTO builds VALUES (?, ?)", [("a", b""), ("b", b"\xff\xff")])
+    db.close()
+    found = [
+        f"history: blob {bad}: its content has another digest",
+        "history: build b: its record can't be read",
+    ]
+    assert list(history(tmp_path)) == found
+    assert list(history(tmp_path, repair=True)) == found
+    assert list(history(tmp_path)) == []
+    assert os.listdir(folder / "blobs") == [good]
+    (folder / "history.db").write_bytes(b"no database" * 100)
+    assert list(history(tmp_path, repair=True)) == ["history: file is not a database"]
+    assert list(history(tmp_path)) == []
