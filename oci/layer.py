@@ -4,7 +4,7 @@ from .blob import LayerBlob, LayerWriter, compress
 from .compression import Compression, CompressionError, decompress
 from .diff import Below, Change, Difference, Folder, Listings, Stack, of_trees, of_upper, pack
 from .pack import LayerPacker
-from .unpack import LayerError, LayerStats, apply_layer, is_archive
+from .unpack import LayerError, LayerStats, apply_layer, free_space, is_archive
 
 __all__ = [
     "Below",
@@ -23,6 +23,7 @@ __all__ = [
     "apply_layer",
     "compress",
     "decompress",
+    "free_space",
     "is_archive",
     "of_trees",
     "of_upper",

@@ -32,6 +32,18 @@ class LayerStats:
     skipped: tuple[str, ...]
 
 
+_ALWAYS = 64 << 20
+
+
+def free_space(folder: Path) -> int | None:
+    """The most that an archive may unpack to there: what is free on the disk, but for a tenth of it.
+
+    None where that is not known. A little is always allowed, and then the disk itself says that it is full.
+    """
+    disk = os.statvfs(folder)
+    return max(disk.f_bavail * disk.f_frsize // 10 * 9, _ALWAYS) if disk.f_blocks else None
+
+
 def apply_layer(
     stream: Readable,
     root: Path,

@@ -69,7 +69,7 @@ def _slashed(path: str) -> str:
 
 def _unpack(source: Root, target: Target, path: str, dest: str, action: Copy, owner: Owner) -> bool:
     """Unpack an archive; False for what is none."""
-    from ...oci.layer import LayerError, apply_layer, is_archive
+    from ...oci.layer import LayerError, apply_layer, free_space, is_archive
 
     with told("open", path):
         place = source.locate(path)
@@ -90,7 +90,8 @@ def _unpack(source: Root, target: Target, path: str, dest: str, action: Copy, ow
             there = target.folder(folder)
         try:
             folder_itself = Path(f"/proc/self/fd/{there}")
-            apply_layer(file, folder_itself, overlay=False, owner=os.geteuid() == 0, whiteouts=False, chown=owner)
+            root, limit = os.geteuid() == 0, free_space(folder_itself)
+            apply_layer(file, folder_itself, overlay=False, owner=root, whiteouts=False, chown=owner, max_size=limit)
         except LayerError as error:
             full = error.__cause__
             if isinstance(full, OSError) and full.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from ...oci.layer import LayerError, apply_layer
+from ...oci.layer import LayerError, apply_layer, free_space
 from . import layers, mounts, trees
 from .records import Record, Records
 from .spread import spread
@@ -406,20 +406,21 @@ class Snapshots:
         """
         name = self.prepare(parent, share=True)
         try:
-            below = []
-            if self.mode == "overlay" and parent is not None:
-                below = [self._root / folder for folder in self._lowers(parent)]
+            # Over nothing there is nothing to hide, and no mark of it must be seen.
+            marked = self.mode == "overlay" and parent is not None
+            below = [self._root / folder for folder in self._lowers(parent)] if marked and parent is not None else []
             with open_stream() as stream:
                 found = apply_layer(
                     stream,
                     self._folder(name),
-                    overlay=self.mode == "overlay",
+                    overlay=marked,
                     owner=os.geteuid() == 0,
                     parents=below,
+                    max_size=free_space(self._root),
                 )
             if diff_id and found.diff_id != diff_id:
                 raise LayerError(f"the layer's tar has the digest {found.diff_id} instead of {diff_id}")
-            self._commit(name, None)
+            self._commit(name, None if marked else False)
         except BaseException:
             self.remove(name)
             raise

@@ -17,10 +17,10 @@ LINES = (
     "EXPOSE 80-82/tcp", "LABEL l=$B", "HEALTHCHECK --interval=1s CMD x", 'SHELL ["s"]', "STOPSIGNAL 9", "CMD x $B",
     'ENTRYPOINT ["e"]', "ONBUILD RUN <<E\nt\nE", "MAINTAINER m", "# check=skip=all",
 )  # fmt: skip
-texts = st.lists(st.sampled_from(LINES) | st.sampled_from(FRAGMENTS) | st.text(max_size=6), max_size=14).map("\n".join)
-broken = st.tuples(texts, st.integers(0, 60), st.sampled_from(FRAGMENTS)).map(
-    lambda t: t[0][: t[1]] + t[2] + t[0][t[1] :]
-)
+# A file is text by now: half a surrogate pair is none.
+PARTS = tuple(fragment for fragment in FRAGMENTS if fragment.isascii() or fragment.isprintable())
+texts = st.lists(st.sampled_from(LINES) | st.sampled_from(PARTS) | st.text(max_size=6), max_size=14).map("\n".join)
+broken = st.tuples(texts, st.integers(0, 60), st.sampled_from(PARTS)).map(lambda t: t[0][: t[1]] + t[2] + t[0][t[1] :])
 
 
 @given(texts | broken, st.dictionaries(st.sampled_from("AB"), st.text(max_size=5)))

@@ -254,6 +254,8 @@ def test_layers_of_archives(store: Snapshots) -> None:
     top = store.apply_layer(base, lambda: archive(Entry("d/.wh.a", Kind.FILE, 0), Entry("c", Kind.FILE, 0o644)))
     assert files(store, base) == {"d": None, "d/a": b"x", "b": b""}
     assert files(store, top) == {"d": None, "b": b"", "c": b""}
+    stray = store.apply_layer(None, lambda: archive(Entry(".wh.none", Kind.FILE, 0), Entry("e", Kind.FILE, 0o644)))
+    assert files(store, stray) == {"e": b""}
     found = store.ids()
     with pytest.raises(LayerError):
         store.apply_layer(top, lambda: archive(Entry("../../x", Kind.FILE, 0o644)))
