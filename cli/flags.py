@@ -41,6 +41,8 @@ class Command:
     required: int = 0
     most: int = 0
     notes: str = ""
+    hidden: tuple[Flag, ...] = ()
+    """Flags that are read and not shown: for the sake of command lines that were written for other tools."""
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ def parse(command: Command, words: list[str]) -> Parsed:
         UsageError: for an unknown flag, a missing value, too many or too few arguments.
     """
     parsed = Parsed()
-    flags = (*command.flags, HELP)
+    flags = (*command.flags, *command.hidden, HELP)
     by_name = {flag.name: flag for flag in flags}
     by_short = {flag.short: flag for flag in flags if flag.short}
     rest = list(words)
@@ -112,7 +114,7 @@ def _long(command: Command, flags: dict[str, Flag], word: str, rest: list[str], 
     name, equals, value = word[2:].partition("=")
     flag = flags.get(name)
     if flag is None:
-        near = closest(name, list(flags))
+        near = closest(name, [flag.name for flag in (*command.flags, HELP)])
         raise UsageError(f"unknown flag: --{name}", f"did you mean --{near}?" if near else "")
     if flag.kind == "switch":
         parsed.switches[flag.name] = _truth(flag, value) if equals else True
@@ -132,7 +134,7 @@ def _shorts(command: Command, flags: dict[str, Flag], word: str, rest: list[str]
         letter, letters = letters[0], letters[1:]
         flag = flags.get(letter)
         if flag is None:
-            raise UsageError(f"unknown flag: -{letter} in {word}")
+            raise UsageError(f"unknown flag: -{letter}" + (f" in {word}" if len(word) > 2 else ""))
         if flag.kind == "switch":
             if letters.startswith("="):
                 parsed.switches[flag.name] = _truth(flag, letters[1:])

@@ -105,7 +105,7 @@ def print_warnings(warnings: Sequence["control_pb2.VertexWarning"], stream: Text
     if not warnings:
         return
     count = "1 warning found" if len(warnings) == 1 else f"{len(warnings)} warnings found"
-    print(f"\n {count}{'' if details else ' (BRICKYARD_DEBUG=1 shows where and why)'}:", file=stream)
+    print(f"\n {count}{'' if details else ' (--debug shows where and why)'}:", file=stream)
     for warning in warnings:
         print(f" - {warning.short.decode(errors='replace')}", file=stream)
         if not details:

@@ -10,6 +10,7 @@ from ..client.options import STDIN, Agent, Output, Secret
 from .flags import UsageError, boolean, closest
 
 _EXPORTERS = ("local", "tar", "oci", "docker", "image", "registry", "cacheonly")
+_ENTITLEMENTS = ("network.host", "security.insecure", "device", "buildx.local.delete")
 _LIMIT_NAMES = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
 _RLIMITS = _LIMIT_NAMES.split()
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp])?(?:i?b)?", re.IGNORECASE)
@@ -100,6 +101,8 @@ def output(text: str) -> Output:
     """`type=…,dest=…,key=value…`, a folder alone (`type=local`), or `-` (a tar on standard output)."""
     if text == STDIN:
         return Output("tar", STDIN)
+    if not text:
+        raise UsageError("--output needs a value", "write a folder, or type=local|tar|oci|docker|image|registry")
     if "=" not in text and "," not in text:
         return Output("local", text)
     attrs = dict(fields(text, "output"))
@@ -107,7 +110,8 @@ def output(text: str) -> Output:
     if not kind:
         raise UsageError(f"--output {text}: the type is missing", "write type=local|tar|oci|docker|image|registry")
     if kind not in _EXPORTERS:
-        raise UsageError(f"--output {text}: there is no exporter {kind!r}", _near(kind, list(_EXPORTERS)))
+        known = _near(kind, list(_EXPORTERS)) or f"write type={'|'.join(_EXPORTERS)}"
+        raise UsageError(f"--output {text}: there is no exporter {kind!r}", known)
     if kind == "registry":
         kind, attrs = "image", {"unpack": "false", **attrs, "push": "true"}
     for key in ("tar", "push"):
@@ -116,6 +120,9 @@ def output(text: str) -> Output:
     made = Output(kind, dest, attrs)
     if made.is_folder and not dest:
         raise UsageError(f"--output {text}: dest=FOLDER is missing")
+    if made.is_folder and dest == STDIN:
+        tar = "write type=tar" if kind == "local" else "leave tar=false out"
+        raise UsageError(f"--output {text}: a folder cannot go to standard output", tar)
     return Output(kind, STDIN, attrs) if kind in ("tar", "oci") and made.is_file and not dest else made
 
 
@@ -182,7 +189,7 @@ def platforms(values: list[str]) -> list[str]:
     from ..oci.platform import PlatformError, format_all, host, parse
 
     found = []
-    for text in (part.strip() for value in values for part in value.split(",")):
+    for text in (part.strip() for value in values if value for part in value.split(",")):
         try:
             found.append(format_all(host() if text == "local" else parse(text)))
         except PlatformError as error:
@@ -222,6 +229,30 @@ def duration(text: str, flag: str) -> int:
     if not matches or "".join(match[0] for match in matches) != text:
         raise UsageError(f"--{flag} {text}: write a length of time, such as 24h or 90m")
     return int(sum(float(match[1]) * _NANOSECONDS[match[2]] for match in matches))
+
+
+def add_host(text: str) -> str:
+    """`NAME=ADDRESS`, or docker's older `NAME:ADDRESS`, as it is."""
+    from ipaddress import ip_address
+
+    name, _, addresses = text.partition("=" if "=" in text else ":")
+    try:
+        for address in addresses.split(","):
+            ip_address(address.strip("[]"))
+    except ValueError:
+        name = ""
+    if not name:
+        raise UsageError(f"--add-host {text}: write NAME=ADDRESS")
+    return text
+
+
+def entitlement(text: str) -> str:
+    """The name of a privilege, as it is."""
+    name = text.partition("=")[0]
+    if name not in _ENTITLEMENTS:
+        known = _near(name, list(_ENTITLEMENTS)) or f"known are {', '.join(_ENTITLEMENTS)}"
+        raise UsageError(f"--allow {text}: there is no such privilege", known)
+    return text
 
 
 def ulimit(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..wire.session import FileTree
+from . import places
 from .errors import ClientError
 from .options import STDIN, Output
 
@@ -35,12 +36,13 @@ def check(outputs: Sequence[Output], stdout: BinaryIO, allow: Sequence[str] = ()
                 raise ClientError(f"output type={output.type} writes a folder and cannot go to standard output")
             if Path(output.dest).exists() and not Path(output.dest).is_dir():
                 raise ClientError(f"output folder {output.dest!r} is a file")
+            places.check_folder(output.dest, f"output folder {output.dest!r}")
         elif output.is_file and output.dest == STDIN:
             on_stdout += 1
             if stdout.isatty():
                 raise ClientError(f"output type={output.type} would write an archive to the terminal: give dest=FILE")
-        elif output.is_file and Path(output.dest).is_dir() and output.dest:
-            raise ClientError(f"output file {output.dest!r} is a folder")
+        elif output.is_file and output.dest:
+            places.check(output.dest, "output file")
         elif output.is_file and not output.dest and shutil.which("docker") is None:
             raise ClientError("--load needs the docker command", "write an archive with -o type=docker,dest=FILE")
     if on_stdout > 1:
@@ -76,11 +78,16 @@ class Outputs:
             raise KeyError(index)
         if output.dest == STDIN:
             return cast(BinaryIO, _Kept(self._stdout))
-        target = Path(output.dest).absolute() if output.dest else None
+        if output.dest and places.is_stream(output.dest):
+            return open(output.dest, "wb")
+        target = Path(os.path.realpath(output.dest)) if output.dest else None
         folder = None if target is None else target.parent
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}." if target else "brickyard-load-", dir=folder)
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}." if target else "brickyard-load-", dir=folder)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, output.dest or tempfile.gettempdir()) from error
         self._written[index] = Path(name)
         return os.fdopen(handle, "wb")
 
@@ -118,9 +125,7 @@ class Outputs:
         for index, temporary in list(self._written.items()):
             output = self._outputs[index]
             if output.dest:
-                target = Path(output.dest).absolute()
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, target)
+                places.settle(temporary, os.path.realpath(output.dest))
             else:
                 said.append(_docker_load(temporary))
                 temporary.unlink(missing_ok=True)
@@ -151,12 +156,6 @@ class _Kept(io.RawIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _docker_load(archive: Path) -> str:

@@ -24,12 +24,16 @@ class LayerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LayerStats:
-    """What a layer held: entries and bytes of files, the digest of its tar, and what could not be made."""
+    """What a layer held: entries and bytes of files, the digest of its tar, and what could not be made.
+
+    `hides` says whether it removes anything of what is below it.
+    """
 
     entries: int
     size: int
     diff_id: str
     skipped: tuple[str, ...]
+    hides: bool = False
 
 
 _ALWAYS = 64 << 20
@@ -86,7 +90,7 @@ def apply_layer(
                 except OSError as error:
                     raise LayerError(f"layer: {entry.name!r}: {error.strerror}") from error
             unpacker.finish()
-            return LayerStats(unpacker.entries, unpacker.size, reader.digest, tuple(unpacker.skipped))
+            return LayerStats(unpacker.entries, unpacker.size, reader.digest, tuple(unpacker.skipped), unpacker.hides)
     except (TarError, CompressionError) as error:
         raise LayerError(f"layer: {error}") from None
 
@@ -124,6 +128,7 @@ class _Unpacker:
         self.entries = 0
         self.size = 0
         self.skipped: list[str] = []
+        self.hides = False
 
     def entry(self, entry: Entry, reader: TarReader) -> None:
         path = clean(entry.name)
@@ -266,6 +271,7 @@ class _Unpacker:
         self._times(place, entry)
 
     def _whiteout(self, path: str, name: str) -> None:
+        self.hides = True
         folder = path[: -len(name)].rstrip("/")
         if name == OPAQUE:
             if folder:

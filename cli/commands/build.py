@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import ROOT, open_solver
@@ -15,6 +14,35 @@ if TYPE_CHECKING:
     from ...client.solver import OnStatus
     from ...wire.pb import control_pb2
     from ..progress import Display
+
+_HIDDEN = (
+    Flag("builder", "", metavar="name"),
+    Flag("compress", "", "switch"),
+    Flag("cpu-period", ""),
+    Flag("cpu-quota", ""),
+    Flag("cpu-shares", "", short="c"),
+    Flag("cpuset-cpus", ""),
+    Flag("cpuset-mems", ""),
+    Flag("disable-content-trust", "", "switch"),
+    Flag("force-rm", "", "switch"),
+    Flag("isolation", ""),
+    Flag("memory", "", short="m"),
+    Flag("memory-swap", ""),
+    Flag("print", ""),
+    Flag("rm", "", "switch"),
+    Flag("security-opt", "", "list"),
+    Flag("squash", "", "switch"),
+)
+"""Flags of `docker build` that its help doesn't show: buildx takes them, and most do nothing."""
+
+_LIMITS = ("cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems", "memory", "memory-swap")
+_LOST = {
+    **dict.fromkeys(_LIMITS, "the limits of a build are --ulimit and --cgroup-parent"),
+    "isolation": "processes run in containers",
+    "security-opt": "write RUN --security=insecure in the Dockerfile",
+    "squash": "copy the result into a last stage",
+}
+"""Those that somebody may rely on, with what to do instead."""
 
 COMMAND = Command(
     "build",
@@ -31,6 +59,7 @@ COMMAND = Command(
         Flag("call", "Ask about the Dockerfile: check, outline or targets, with ,format=json for a document"),
         Flag("cgroup-parent", "Parent cgroup of the RUN instructions"),
         Flag("check", "Check the Dockerfile, and build nothing (--call check)", "switch"),
+        Flag("debug", "Show where warnings come from, and why", "switch", "D"),
         Flag("explain", "Say for each step whether it was cached, and if not, what changed", "switch"),
         Flag("file", "The Dockerfile (default CONTEXT/Dockerfile; - reads standard input)", short="f"),
         Flag("iidfile", "Write the image's ID to a file", metavar="file"),
@@ -60,6 +89,7 @@ COMMAND = Command(
     required=1,
     most=1,
     notes="CONTEXT is a folder, a git repository, a URL, or - for standard input: a Dockerfile, or a tar of a context.",
+    hidden=_HIDDEN,
 )
 
 
@@ -68,18 +98,22 @@ def run(parsed: Parsed) -> int:
     options = options_of(parsed)
     mode = progress_mode(parsed)
     call = _call(parsed)
+    _old_flags(parsed)
     if call[0] != "build":
         from ..calls import run_call
 
         with open_solver(parsed) as solver:
             return run_call(solver, options, *call, mode)
-    iidfile = Path(parsed.text("iidfile")) if parsed.given("iidfile") else None
-    if iidfile is not None:
-        # A build that fails must not leave an earlier image's ID behind.
-        iidfile.unlink(missing_ok=True)
+    from ...client import places
     from ...client.build import build
     from ..progress import open_display
 
+    for flag in ("iidfile", "metadata-file"):
+        if parsed.given(flag):
+            places.check(parsed.text(flag), f"--{flag}")
+    if parsed.given("iidfile"):
+        # A build that fails must not leave an earlier image's ID behind.
+        places.forget(parsed.text("iidfile"))
     with open_solver(parsed) as solver:
         display = open_display(mode, sys.stderr)
         warnings: list[control_pb2.VertexWarning] = []
@@ -88,10 +122,13 @@ def run(parsed: Parsed) -> int:
         finally:
             display.close()
     _report(parsed, mode, options, result, warnings)
-    if iidfile is not None:
-        iidfile.write_text(result.image_id)
+    if parsed.given("iidfile"):
+        places.write(parsed.text("iidfile"), result.image_id.encode())
     if parsed.given("metadata-file"):
-        _write_metadata(Path(parsed.text("metadata-file")), result)
+        import json
+
+        text = json.dumps(result.metadata(), indent=2, ensure_ascii=False)
+        places.write(parsed.text("metadata-file"), text.encode())
     return 0
 
 
@@ -129,7 +166,7 @@ def options_of(parsed: Parsed) -> "BuildOptions":
         build_args=build_args,
         labels=specs.pairs(parsed.texts("label")),
         annotations=annotations,
-        platforms=specs.platforms(parsed.texts("platform")),
+        platforms=specs.platforms(parsed.texts("platform") or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")]),
         named_contexts=dict(map(specs.named_context, parsed.texts("build-context"))),
         secrets=[specs.secret(text) for text in parsed.texts("secret")],
         ssh=dict(map(specs.ssh, parsed.texts("ssh"))),
@@ -140,16 +177,28 @@ def options_of(parsed: Parsed) -> "BuildOptions":
         no_cache=parsed.on("no-cache"),
         no_cache_filter=[name for text in parsed.texts("no-cache-filter") for name in text.split(",")],
         network=network,
-        add_hosts=parsed.texts("add-host"),
+        add_hosts=[specs.add_host(text) for text in parsed.texts("add-host")],
         ulimits=[specs.ulimit(text) for text in parsed.texts("ulimit")],
         shm_size=specs.size(parsed.text("shm-size"), "shm-size") if parsed.given("shm-size") else 0,
         cgroup_parent=parsed.text("cgroup-parent"),
-        allow=parsed.texts("allow"),
+        allow=[specs.entitlement(text) for text in parsed.texts("allow")],
         explain=parsed.on("explain"),
         attestations=_attestations(parsed),
         cache_from=[specs.cache(text, "cache-from") for text in parsed.texts("cache-from")],
         cache_to=[specs.cache(text, "cache-to") for text in parsed.texts("cache-to")],
     )
+
+
+def _old_flags(parsed: Parsed) -> None:
+    """Refuse, or warn of, what docker's command line has and a build here doesn't."""
+    if parsed.text("builder"):
+        raise UsageError(
+            f"--builder {parsed.text('builder')}: brickyard builds with the solver it brings along",
+            "serve it with `brickyard daemon`, and docker buildx can use it as a builder",
+        )
+    for name, instead in _LOST.items():
+        if parsed.given(name) and parsed.switches.get(name, True):
+            print(f"WARNING: --{name} has no effect: {instead}", file=sys.stderr)
 
 
 def _attestations(parsed: Parsed) -> dict[str, str]:
@@ -168,7 +217,7 @@ def _call(parsed: Parsed) -> tuple[str, str]:
     """What `--call` and `--check` ask for, and whether as text or JSON."""
     from ...client.call import REQUESTS
 
-    name, _, rest = parsed.text("call", "build").partition(",")
+    name, _, rest = parsed.text("call", parsed.text("print", "build")).partition(",")
     form = rest.removeprefix("format=") if rest else "text"
     if parsed.on("check"):
         if parsed.given("call") and name not in ("check", "lint"):
@@ -216,15 +265,7 @@ def _report(
         return
     if mode in ("rawjson", "none"):
         return
-    print_warnings(warnings, sys.stderr, bool(os.environ.get("BRICKYARD_DEBUG")))
+    details = parsed.on("debug") or os.environ.get("BRICKYARD_DEBUG", "") not in ("", "0")
+    print_warnings(warnings, sys.stderr, details)
     if not (options.outputs or options.push or options.load):
         print("\nThe result stays in the build cache: -o, --push or --load takes it out.", file=sys.stderr)
-
-
-def _write_metadata(path: Path, result: "BuildResult") -> None:
-    import json
-
-    text = json.dumps(result.metadata(), indent=2, ensure_ascii=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)

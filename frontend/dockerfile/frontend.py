@@ -13,26 +13,18 @@ from ...llb.graph import Output
 from ...llb.marshal import SourceFile
 from ...oci.platform import Platform, format_all, host, normalize
 from ...wire.pb import gateway_pb2
-from ..gateway.client import UNIMPLEMENTED, Client, ResolvedElsewhere
+from ..gateway.client import Client, ResolvedElsewhere
 from ..gateway.status import FrontendError, line_ranges
 from ..gateway.together import together
 from ..lint.linter import Warning
 from . import forward, named_contexts
+from .begin import Begun, begin, unsupported
 from .context import BuildContext
 from .convert import Converted, convert
 from .gojson import dumps
 from .options import ConvertOptions, NamedContext, ResolvedImage
-from .settings import Settings, read_settings
+from .settings import Settings
 
-CAPS = frozenset(
-    {
-        "moby.buildkit.frontend.inputs",
-        "moby.buildkit.frontend.subrequests",
-        "moby.buildkit.frontend.contexts",
-        "moby.buildkit.frontend.gitquerystring",
-    }
-)
-"""What clients may ask of this frontend (the option `frontend.caps`)."""
 COMPATIBLE = ("docker/dockerfile", "docker/dockerfile-upstream")
 """Frontend images that this one stands in for where it is built in."""
 
@@ -48,46 +40,22 @@ def dockerfile_frontend(
         SourceError: for whatever is wrong in it or in the options; a FrontendError where the file was read.
         BridgeError, CapError: for a call that failed, and for what the solver can't do.
     """
-    client = Client(bridge, call)
-    settings = read_settings(client.opts)
-    missing, forwards = _missing_caps(client.opts.get("frontend.caps", ""))
-    if missing and not forwards:
-        raise _unsupported(missing)
-    context = BuildContext(client)
-    file, vertex = context.read_dockerfile()
+    return build(begin(bridge, call), compatible)
+
+
+def build(begun: Begun, compatible: Sequence[str]) -> gateway_pb2.Result:
+    """Build a file that has been read; for the rest as `dockerfile_frontend`."""
     try:
-        handed = forward.hand_over(client, file, compatible)
+        handed = forward.hand_over(begun.client, begun.file, compatible)
         if handed is not None:
             return handed
-        if missing:
-            raise _unsupported(missing)
-        return _Build(client, context, settings, file, vertex).run()
+        if begun.missing:
+            raise unsupported(begun.missing)
+        return _Build(begun).run()
     except FrontendError:
         raise
     except SourceError as error:
-        raise FrontendError(error, file) from error.__cause__
-
-
-def _missing_caps(wanted: str) -> tuple[str, bool]:
-    """The first capability that clients ask for in vain, and whether handing over to another frontend may help."""
-    missing, forwards = "", False
-    for text in filter(None, wanted.split(",")):
-        name, _, _ = text.partition("+")
-        if name not in CAPS:
-            missing = missing or name
-            if "+forward" not in text:
-                return name, False
-            forwards = True
-    return missing, forwards
-
-
-def _unsupported(cap: str) -> BridgeError:
-    from ...wire.errors import make_status
-    from ...wire.pb import errdefs_pb2
-
-    text = f"unsupported frontend capability {cap}"
-    status = make_status(UNIMPLEMENTED, text, [errdefs_pb2.FrontendCap(name=cap)])
-    return BridgeError(text, UNIMPLEMENTED, status.SerializeToString())
+        raise FrontendError(error, begun.file) from error.__cause__
 
 
 class _Resolver:
@@ -106,10 +74,16 @@ class _Resolver:
         return ResolvedImage(found.reference, found.digest, found.config)
 
     def prefetch(self, images: Sequence[tuple[str, Platform, str]]) -> None:
-        wanted = [image for image in images if not named_contexts.is_given(self._client.opts, *image[:2])]
-        if wanted:
+        calls: list[Callable[[], object]] = []
+        for name, platform, log_name in images:
+            kind = named_contexts.kind_of(self._client.opts, name, platform)
+            if not kind:
+                calls.append(partial(_quietly, self.image, name, platform, log_name))
+            elif kind in named_contexts.IMAGES:
+                calls.append(partial(_quietly, self.named_context, name, platform, list))
+        if calls:
             # The ignore file is needed a moment later, and comes from elsewhere.
-            together([*(partial(_quietly, self.image, *image) for image in wanted), partial(_quietly, self.ignored)])
+            together([*calls, partial(_quietly, self.ignored)])
 
     def named_context(self, name: str, platform: Platform, paths: Callable[[], Sequence[str]]) -> NamedContext | None:
         return named_contexts.find(self._context, name, platform, self._mode, paths)
@@ -135,13 +109,12 @@ def _quietly(call: Callable[..., object], *args: object) -> None:
 class _Build:
     """One build of one file."""
 
-    def __init__(
-        self, client: Client, context: BuildContext, settings: Settings, file: SourceFile, vertex: str
-    ) -> None:
+    def __init__(self, begun: Begun) -> None:
+        client, settings, context, file = begun.client, begun.settings, begun.context, begun.file
         self.client = client
         self.settings = settings
         self.file = file
-        self.vertex = vertex
+        self.vertex = begun.vertex
         try:
             self.text = file.data.decode()
         except UnicodeDecodeError as error:

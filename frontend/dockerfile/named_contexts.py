@@ -20,6 +20,8 @@ from .options import NamedContext
 from .remote import http
 from .sources import local
 
+IMAGES = frozenset({"docker-image", "oci-layout"})
+"""Kinds of contexts whose digest and config are asked for; equal questions are asked once."""
 _MOST_REDIRECTS = 10
 Paths = Callable[[], Sequence[str]]
 
@@ -44,10 +46,14 @@ def find(context: BuildContext, name: str, platform: Platform, mode: str, paths:
     return None
 
 
-def is_given(options: Mapping[str, str], reference: str, platform: Platform) -> bool:
-    """Whether a context stands in for an image."""
+def kind_of(options: Mapping[str, str], reference: str, platform: Platform) -> str:
+    """The kind of the context that stands in for an image, empty where none does."""
     short = parse_reference(reference).familiar.removesuffix(":latest")
-    return any(f"context:{key}" in options for key in _keys(short, platform))
+    for key in _keys(short, platform):
+        value = options.get(f"context:{key}")
+        if value is not None:
+            return value.partition(":")[0] or "unknown"
+    return ""
 
 
 def _keys(short: str, platform: Platform) -> tuple[str, str]:

@@ -30,6 +30,8 @@ _RESERVED = frozenset({"context", "scratch"})
 
 @dataclass(slots=True)
 class Parsed:
+    """A stage: its FROM, and the instructions that follow with their modules."""
+
     command: Command
     commands: list[tuple[Command, InstructionModule]]
 

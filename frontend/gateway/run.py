@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 from ...grammar.errors import SourceError
 from ...llb.bridge import BridgeError, FrontendCall
@@ -15,6 +16,8 @@ from .bridge import ConnectedBridge
 from .stdio import connect
 
 _OPT = "BUILDKIT_FRONTEND_OPT_"
+_SWITCH = 0.0002
+"""Seconds that a thread computes while another wants to."""
 
 
 def options(environ: Mapping[str, str]) -> dict[str, str]:
@@ -108,9 +111,22 @@ def _place(error: Exception) -> str:
 
 
 def _build(gateway: _Gateway, call: FrontendCall) -> gateway_pb2.Result:
-    from ..dockerfile.frontend import dockerfile_frontend
+    """What converts the file is imported while the other side fetches the file."""
+    from ..dockerfile.begin import Begun, begin
+    from .together import together
 
-    return dockerfile_frontend(gateway, call, compatible=())
+    # Who waits for an answer should not have to wait for the modules, too.
+    sys.setswitchinterval(_SWITCH)
+    converter: list[Callable[[Begun, Sequence[str]], gateway_pb2.Result]] = []
+
+    def load() -> None:
+        from ..dockerfile.frontend import build
+
+        converter.append(build)
+
+    begun: list[Begun] = []
+    together([lambda: begun.append(begin(gateway, call)), load])
+    return converter[0](begun[0], ())
 
 
 def _fail(gateway: _Gateway, error: Exception) -> int:

@@ -7,6 +7,7 @@ import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
 from _thread import RLock
+from gc import set_threshold
 from marshal import loads
 from posix import O_RDONLY, pread
 from posix import open as open_file
@@ -132,6 +133,8 @@ def prepare(bundle):
 
 def main():
     """Start the frontend."""
+    # Hardly any garbage has cycles here, and there is much to load: looking for them is left to large builds.
+    set_threshold(100_000)
     bundle = Bundle(BUNDLE)
     sys.meta_path.insert(0, bundle)
     sys.path.clear()

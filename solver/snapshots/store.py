@@ -420,7 +420,10 @@ class Snapshots:
                 )
             if diff_id and found.diff_id != diff_id:
                 raise LayerError(f"the layer's tar has the digest {found.diff_id} instead of {diff_id}")
-            self._commit(name, None if marked else False)
+            if marked and found.hides:
+                with self.mounted(parent) as base:
+                    layers.settle(os.fsencode(self._folder(name)), os.fsencode(base))
+            self._commit(name, marked and found.hides)
         except BaseException:
             self.remove(name)
             raise

@@ -70,6 +70,23 @@ NAMES = [
     "FROM base AS one\nCOPY d /e\nFROM base\nCOPY --from=one /e/s /etc/passwd* /t/",
     "FROM base AS one\nCOPY hard /h\nFROM scratch\nCOPY --from=one /h /g\nCOPY --from=one /h/1 /k",
 ]
+LINKS = "FROM base\nRUN --network=none mkdir -p /real/z && ln -s real /alias && ln -s /real/x /deep && ln -s ../../real/z /real/up\n"
+NAMES += [
+    LINKS + "COPY d /alias/",
+    LINKS + "COPY d /alias",
+    LINKS + "COPY d /deep/y/",
+    LINKS + "COPY a /deep",
+    LINKS + "COPY a /alias/up/q",
+    LINKS + "ADD t.tar.gz /alias/",
+    LINKS + "WORKDIR /alias/w\nCOPY a .",
+    LINKS + "COPY d /x\nCOPY dirlink/g /alias/../g",
+    "FROM base\nRUN --network=none rm -r /home /etc/passwd && touch /etc/x\nCOPY d /home\nCOPY a /etc/passwd",
+    "FROM base AS one\n"
+    + LINKS.removeprefix("FROM base\n")
+    + "FROM scratch\nCOPY --from=one /alias /real/up /o/\nCOPY --from=one /alias/ /p",
+    "FROM base\nRUN --network=none mkfifo /f && chmod 1777 /home && chown 3:4 /home\nCOPY --chown=9 a /home/\nCOPY d /home",
+]
+
 ERRORS = [
     "COPY missing /",
     "COPY d/none/x /",

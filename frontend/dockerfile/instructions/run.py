@@ -74,6 +74,8 @@ def parse(node: Instruction, lint: Linter) -> Command:
 
 @dataclass(slots=True)
 class _Mounts:
+    """A process's mounts as they are collected."""
+
     binds: list[RunMount]
     secrets: list[RunSecret]
     ssh: list[RunSSH]

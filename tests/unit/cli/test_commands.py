@@ -185,8 +185,25 @@ def test_build_writes_its_files(solver: Recorder, tmp_path: Path, capfd: pytest.
     assert shown.out == ""
     assert shown.err == (
         "#1 RUN a\n#1 WARN: Rule: text\n#1 DONE 0.0s\n\n"
-        " 1 warning found (BRICKYARD_DEBUG=1 shows where and why):\n - Rule: text\n"
+        " 1 warning found (--debug shows where and why):\n - Rule: text\n"
     )
+
+
+def test_flags_of_docker_build_that_do_nothing(solver: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("build -q --rm --force-rm --compress=false --memory 1g --squash=false .".split()) == 0
+    assert capfd.readouterr().err == (
+        "WARNING: --memory has no effect: the limits of a build are --ulimit and --cgroup-parent\n"
+    )
+    assert run("build --builder other .".split()) == 2
+    assert "--builder other: brickyard builds with the solver it brings along" in capfd.readouterr().err
+
+
+def test_the_platform_comes_from_dockers_variable(solver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
+    assert run(["build", "."]) == 0
+    assert solver.request.FrontendAttrs["platform"] == "linux/arm64"
+    assert run("build --platform linux/amd64 .".split()) == 0
+    assert solver.request.FrontendAttrs["platform"] == "linux/amd64"
 
 
 def test_quiet_prints_the_id(solver: Recorder, capfd: pytest.CaptureFixture[str]) -> None:

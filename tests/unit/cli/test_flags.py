@@ -64,7 +64,8 @@ def test_a_dash_is_an_argument_and_an_implied_value_takes_no_word() -> None:
     [
         (["--flie", "x", "dir"], "unknown flag: --flie", "did you mean --file?"),
         (["--zzzzz", "dir"], "unknown flag: --zzzzz", ""),
-        (["-x", "dir"], "unknown flag: -x in -x", ""),
+        (["-x", "dir"], "unknown flag: -x", ""),
+        (["-xy", "dir"], "unknown flag: -x in -xy", ""),
         (["dir", "--file"], "flag needs a value: --file", ""),
         (["dir", "-f"], "flag needs a value: -f", ""),
         ([], "brickyard try needs DIR", ""),

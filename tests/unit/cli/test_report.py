@@ -71,7 +71,7 @@ def test_warnings() -> None:
     warning.ranges.add().start.line = 2
     out = io.StringIO()
     print_warnings([warning], out, details=False)
-    assert out.getvalue() == "\n 1 warning found (BRICKYARD_DEBUG=1 shows where and why):\n - Rule: text\n"
+    assert out.getvalue() == "\n 1 warning found (--debug shows where and why):\n - Rule: text\n"
     out = io.StringIO()
     print_warnings([warning, warning], out, details=True)
     assert out.getvalue().startswith("\n 2 warnings found:\n - Rule: text\nwhy\nMore info: https://example.com\n")

@@ -68,11 +68,29 @@ def test_outputs(text: str, output: Output) -> None:
         ("type=loca,dest=out", "no exporter 'loca'"),
         ("type=local", "dest=FOLDER is missing"),
         ("type=oci,tar=perhaps", "tar is true or false"),
+        ("", "--output needs a value"),
+        ("type=local,dest=-", "a folder cannot go to standard output"),
+        ("type=oci,tar=false,dest=-", "a folder cannot go to standard output"),
     ],
 )
 def test_wrong_outputs(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         specs.output(text)
+
+
+def test_hosts() -> None:
+    for text in ("a=1.2.3.4", "a:1.2.3.4", "a=[::1]", "a=1.2.3.4,::1"):
+        assert specs.add_host(text) == text
+    for text in ("a", "=1.2.3.4", "a=b", "a="):
+        with pytest.raises(UsageError, match="write NAME=ADDRESS"):
+            specs.add_host(text)
+
+
+def test_privileges() -> None:
+    assert specs.entitlement("network.host") == "network.host"
+    with pytest.raises(UsageError, match="no such privilege") as caught:
+        specs.entitlement("network.hos")
+    assert caught.value.hint == "did you mean 'network.host'?"
 
 
 def test_pairs_take_bare_names_from_the_environment() -> None:

@@ -256,6 +256,8 @@ def test_layers_of_archives(store: Snapshots) -> None:
     assert files(store, top) == {"d": None, "b": b"", "c": b""}
     stray = store.apply_layer(None, lambda: archive(Entry(".wh.none", Kind.FILE, 0), Entry("e", Kind.FILE, 0o644)))
     assert files(store, stray) == {"e": b""}
+    odd = store.apply_layer(top, lambda: archive(Entry("n/.wh.none", Kind.FILE, 0), Entry("n/f", Kind.FILE, 0o644)))
+    assert files(store, odd) == {"d": None, "b": b"", "c": b"", "n": None, "n/f": b""}
     found = store.ids()
     with pytest.raises(LayerError):
         store.apply_layer(top, lambda: archive(Entry("../../x", Kind.FILE, 0o644)))
