@@ -23,7 +23,7 @@ def _standard_streams() -> None:
         if opened != number:
             os.dup2(opened, number)
             os.close(opened)
-        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+        setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 def _in_utf8() -> None:

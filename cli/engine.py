@@ -1,6 +1,8 @@
 """The bundled solver, opened on the state folder that the user named."""
 
+import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,12 @@ def state_dir(parsed: Parsed, environ: Mapping[str, str] = os.environ) -> Path:
     if named:
         return Path(named).expanduser().absolute()
     data = environ.get("XDG_DATA_HOME", "")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "brickyard"
+    if data:
+        return Path(data) / "brickyard"
+    try:
+        return Path.home() / ".local" / "share" / "brickyard"
+    except RuntimeError:
+        raise ClientError("this user has no home folder", "set HOME, or name a folder with --root") from None
 
 
 def _frontend_image(bridge: "Bridge", call: "FrontendCall") -> "gateway_pb2.Result":
@@ -48,10 +55,22 @@ def open_solver(parsed: Parsed) -> Iterator[Solver]:
     root = state_dir(parsed)
     try:
         root.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ClientError(f"cannot use {root}: it is a file", "name a folder with --root") from None
     except OSError as error:
         raise ClientError(f"cannot use {root}: {error.strerror}", "name another folder with --root") from error
+
+    def on_wait(holder: int) -> None:
+        who = f"process {holder}, which is using" if holder else "the process that is using"
+        print(f"waiting for {who} {root}", file=sys.stderr, flush=True)
+
     with orderly():
-        solver = EmbeddedSolver(root, frontends={"dockerfile.v0": dockerfile_frontend, "gateway.v0": _frontend_image})
+        solver = EmbeddedSolver(
+            root,
+            frontends={"dockerfile.v0": dockerfile_frontend, "gateway.v0": _frontend_image},
+            lock_seconds=math.inf,
+            on_wait=on_wait,
+        )
         try:
             yield solver
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..client.errors import ClientError
+from ..grammar.errors import not_utf8
 
 STDIN = "-"
 
@@ -26,9 +27,22 @@ def read(name: str) -> str:
         data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ClientError(f"{name} is not UTF-8 text: {error}") from None
+        raise ClientError(not_utf8(name, error)) from None
     except OSError as error:
         raise ClientError(f"{name}: {error.strerror}", "name the Dockerfile, or its folder") from error
+
+
+def is_template(name: str, text: str) -> bool:
+    """Whether a file is a template, which is no Dockerfile before it is rendered; says so where it is one."""
+    if not (name.endswith((".j2", ".jinja2")) or ("brickyard" in text and "template" in text)):
+        return False
+    # Jinja is large.
+    from ..frontend.template.render import is_template as really
+
+    if not really(text, name):
+        return False
+    print(f"skipped {name}: a template; `brickyard build --check` checks what it makes", file=sys.stderr)
+    return True
 
 
 def write(name: str, text: str) -> None:

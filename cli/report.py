@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..grammar.errors import SourceError
+from ..grammar.errors import SourceError, shortened
 from ..grammar.errors import excerpt as excerpt_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def excerpt(filename: str, text: str, ranges: Sequence["ops_pb2.Range"]) -> str:
     out = [f"{filename}:{first}", _RULE]
     for number in range(start, end + 1):
         mark = ">>>" if any(low <= number <= high for low, high in spans) else "   "
-        out.append(f" {number:>3} | {mark} {lines[number - 1]}".rstrip())
+        out.append(f" {number:>3} | {mark} {shortened(lines[number - 1])[0]}".rstrip())
     return "\n".join([*out, _RULE, ""])
 
 

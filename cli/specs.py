@@ -65,7 +65,9 @@ def secret(text: str) -> Secret:
     if not id:
         raise UsageError(f"--secret {text}: the id is missing", "write --secret id=NAME,src=FILE")
     if kind == "env" and not env:
-        env, path = path, ""
+        env, path = path or id, ""
+    if kind == "file" and not env:
+        path = path or id
     if env and path:
         raise UsageError(f"--secret {text}: src and env exclude each other")
     return Secret(id, Path(path).expanduser() if path else None, env)

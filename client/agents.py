@@ -151,8 +151,10 @@ def _load(id: str, path: Path) -> "Key":
         raise ClientError(
             f"--ssh {id}: the key {path} has a passphrase", "add it to an agent with ssh-add, and use --ssh default"
         ) from None
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ClientError(f"--ssh {id}: {path} is no private key that can be used: {error}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ClientError(
+            f"--ssh {id}: {path} is neither an agent's socket nor a private key that can be read"
+        ) from None
     if isinstance(key, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         return key
     raise ClientError(f"--ssh {id}: {path} is no private key that can be used: only ed25519, ECDSA and RSA keys are")

@@ -70,7 +70,13 @@ def build(solver: Solver, options: BuildOptions, on_status: OnStatus) -> BuildRe
         cached = caches.prepare(options.cache_from, options.cache_to)
         found.layouts |= cached.stores
         asked = request.solve_request(options, found, exporters, session.id, cached)
-        answer = solver.solve(asked, session, on_status)
+        try:
+            answer = solver.solve(asked, session, on_status)
+        except Exception as error:
+            from .hints import add_hint
+
+            add_hint(error, found)
+            raise
         cached.commit(answer.ExporterResponse)
         explained = tuple(solver.explain(asked.Ref)) if options.explain else ()
         return BuildResult(dict(answer.ExporterResponse), tuple(outputs.commit()), explained)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from ..wire.reasons import reason
 from . import layouts
 from .errors import ClientError
 from .options import STDIN, BuildOptions
@@ -114,7 +115,7 @@ def _from_folder(options: BuildOptions, inputs: Inputs, cleanup: ExitStack) -> N
     if options.file == STDIN:
         _dockerfile(options.stdin.read(), inputs, cleanup)
     elif not options.file.startswith(_HTTP):
-        _set_file(Path(options.file) if options.file else context / "Dockerfile", inputs)
+        _set_file(Path(options.file) if options.file else context / "Dockerfile", inputs, cleanup)
 
 
 def _from_remote(options: BuildOptions, inputs: Inputs, cleanup: ExitStack) -> None:
@@ -123,19 +124,26 @@ def _from_remote(options: BuildOptions, inputs: Inputs, cleanup: ExitStack) -> N
     if options.file == STDIN:
         _dockerfile(options.stdin.read(), inputs, cleanup)
     elif os.path.isabs(options.file):
-        _set_file(Path(options.file), inputs)
+        _set_file(Path(options.file), inputs, cleanup)
         inputs.attrs["dockerfilekey"] = "dockerfile"
     elif not options.file.startswith(_HTTP):
         inputs.attrs["filename"] = options.file or "Dockerfile"
 
 
-def _set_file(path: Path, inputs: Inputs) -> None:
+def _set_file(path: Path, inputs: Inputs, cleanup: ExitStack) -> None:
     folder, name = path.parent, path.name
     if name == "Dockerfile" and not path.exists() and (folder / "dockerfile").exists():
         name = "dockerfile"
+    if path.is_fifo():
+        # A shell's <(command): it can be read once, and has no folder worth naming.
+        _dockerfile(path.read_bytes(), inputs, cleanup)
+        return
     if not (folder / name).is_file():
         what = "is a folder, not a file" if path.is_dir() else "is not there"
         raise ClientError(f"failed to read the Dockerfile: {path} {what}", "name it with -f FILE")
+    if (folder / name).is_symlink() and folder.resolve() not in (real := (folder / name).resolve()).parents:
+        # A folder is sent without what its links lead to outside.
+        folder, name = real.parent, real.name
     inputs.dirs["dockerfile"] = folder.absolute()
     inputs.attrs["filename"] = name
 
@@ -168,7 +176,7 @@ def _fetch(url: str) -> bytes:
     except httpx.HTTPStatusError as error:
         raise ClientError(f"failed to read the Dockerfile {url}: {error.response.status_code}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ClientError(f"failed to read the Dockerfile {url}: {error}") from error
+        raise ClientError(f"failed to read the Dockerfile {url}: {reason(error)}") from error
 
 
 def _from_stdin(options: BuildOptions, inputs: Inputs, cleanup: ExitStack) -> None:

@@ -94,7 +94,8 @@ def resolve(ref: LayoutRef) -> LayoutRef:
     try:
         manifests = Layout.open(Path(ref.path)).index().manifests
     except (LayoutError, OSError) as error:
-        raise ClientError(f"{ref.path} is no OCI image layout: {error}") from error
+        said = f"{ref.path} is no OCI image layout: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise ClientError(said, "`brickyard base make DIR` makes one") from error
     if ref.digest:
         return ref
     for key in _NAMES:

@@ -3,6 +3,7 @@
 Source: containerd's change writer, whose bytes these are, so that equal layers have equal digests everywhere.
 """
 
+import errno
 import os
 import stat
 
@@ -65,6 +66,8 @@ class LayerPacker:
         try:
             self._add(path, status)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise LayerError(f"it cannot be written: {error.strerror}") from error
             raise LayerError(f"{os.fsdecode(path)!r}: cannot be read: {error.strerror}") from error
 
     def delete(self, path: bytes) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 
+from ..wire.reasons import reason
 from .auth import TOKEN_USERS, Challenge, Token, TokenCache, challenges, merge_scopes
 from .errors import Denied, NotFound, RateLimited, RegistryError, ServerError, Unauthorized, Unreachable
 from .reference import DEFAULT_DOMAIN, Reference
@@ -447,10 +448,7 @@ def _unreachable(host: str, error: Exception) -> Unreachable:
             hint = "; its certificate is not trusted: give its authority's certificate, or list the host as insecure"
         elif isinstance(cause, ssl.SSLError):
             hint = "; it does not speak TLS: list the host as insecure if that is meant"
-        elif isinstance(cause, socket.gaierror):
-            hint = "; no such host: check the name and the network"
-    text = str(error) or type(error).__name__
-    return Unreachable(f"cannot reach the registry {host}: {text}{hint}", host=host)
+    return Unreachable(f"cannot reach the registry {host}: {reason(error)}{hint}", host=host)
 
 
 def read_answer(answer: httpx.Response, limit: int, host: str) -> bytes:

@@ -1,10 +1,13 @@
 """The solver in this process, behind the messages of `moby.buildkit.v1.Control`."""
 
 import _thread
+import errno
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 30.0
 """How long a second process waits for the state folder."""
+_SAY_SECONDS = 0.5
+_POLL_SECONDS = 0.05
+_SPARE_BYTES = 1 << 20
 _Answer = TypeVar("_Answer")
 
 
@@ -34,10 +40,11 @@ class EmbeddedSolver:
 
     `frontends` maps names such as `dockerfile.v0` to what they stand for. `entitlements` is what builds may ask for,
     None everything.
-    `registries` gives options for registry hosts, when one is first spoken to.
+    `registries` gives options for registry hosts, when one is first spoken to. `on_wait` is called with the id of the
+    process that has the folder, 0 where it can't be told, when that one makes us wait.
 
     Raises:
-        SolveError: where another process keeps the folder for longer than half a minute, or it can't be written.
+        SolveError: where another process keeps the folder for longer than `lock_seconds`, or it can't be written.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class EmbeddedSolver:
         entitlements: Iterable[str] | None = None,
         registries: "Callable[[], Mapping[str, HostOptions]]" = dict,
         lock_seconds: float = LOCK_SECONDS,
+        on_wait: Callable[[int], None] = lambda holder: None,
     ) -> None:
         self.root = root
         self._frontends = dict(frontends or {})
@@ -65,7 +73,7 @@ class EmbeddedSolver:
         """What stops each call that runs, and what says that it has ended."""
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._release_lock = _lock(root / "lock", lock_seconds)
+            self._release_lock = _lock(root / "lock", lock_seconds, on_wait)
         except TimeoutError:
             raise SolveError(
                 f"another process is using {root}: wait for it, or give this one a folder of its own"
@@ -73,13 +81,30 @@ class EmbeddedSolver:
         except OSError as error:
             raise SolveError(f"cannot use {root}: {error.strerror or error}") from error
         try:
-            self.content = ContentStore(root)
-            self.cache = CacheStore(root)
-            self.snapshots = Snapshots(root)
-            self.leases = Leases(self.snapshots)
+            try:
+                self._open(root)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not _give_back_spare(root):
+                    raise
+                self._open(root)
+        except OSError as error:
+            self._release_lock()
+            hint = "free some space on its disk" if error.errno == errno.ENOSPC else ""
+            raise SolveError(f"cannot use {root}: {error.strerror or error}", hint=hint) from error
         except BaseException:
             self._release_lock()
             raise
+        _keep_spare(root)
+
+    def _open(self, root: Path) -> None:
+        self.content = ContentStore(root)
+        self.cache = CacheStore(root)
+        try:
+            self.snapshots = Snapshots(root)
+        except BaseException:
+            self.cache.close()
+            raise
+        self.leases = Leases(self.snapshots)
 
     def _find_executor(self) -> "Executor":
         from .executor.find import find_executor
@@ -232,33 +257,67 @@ class EmbeddedSolver:
             ended.wait()
         self.snapshots.close()
         self.cache.close()
+        _keep_spare(self.root)
         self._release_lock()
         if not any(self.root.iterdir()):
             shutil.rmtree(self.root, ignore_errors=True)
 
 
-def _lock(path: Path, seconds: float) -> Callable[[], None]:
+def _keep_spare(root: Path) -> None:
+    """Set some space aside: on a disk that is full otherwise, prune needs a little to begin with."""
+    spare = root / "spare"
+    try:
+        descriptor = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, _SPARE_BYTES)
+    except OSError:
+        spare.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _give_back_spare(root: Path) -> bool:
+    try:
+        (root / "spare").unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _lock(path: Path, seconds: float, on_wait: Callable[[int], None]) -> Callable[[], None]:
     """Lock a file; gives what unlocks it. Raises TimeoutError where another process keeps it for so long."""
     import fcntl
 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    begun, told = time.monotonic(), False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        # Only who has to wait needs the library, which takes a while to import.
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(path, thread_local=False)
-        try:
-            lock.acquire(timeout=seconds)
-        except Timeout:
-            raise TimeoutError from None
-        return lock.release
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = time.monotonic() - begun
+            if waited >= seconds:
+                raise TimeoutError
+            if waited >= _SAY_SECONDS and not told:
+                told = True
+                on_wait(_holder(descriptor))
+            time.sleep(_POLL_SECONDS)
+        with suppress(OSError):
+            # Only for whoever waits; a full disk has no room for it.
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     except BaseException:
         os.close(descriptor)
         raise
     return lambda: os.close(descriptor)
+
+
+def _holder(descriptor: int) -> int:
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else 0
 
 
 def _registry(session: Session, hosts: "Callable[[], Mapping[str, HostOptions]]") -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 Source: BuildKit's solver/errdefs and frontend/gateway/pb/exit.go for which detail stands for what.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -99,18 +100,36 @@ def sources_of(error: BaseException) -> list[errdefs_pb2.Source]:
 
 
 def definition_sources(definition: ops_pb2.Definition, digest: str) -> list[errdefs_pb2.Source]:
-    """Where in the user's files a vertex of a definition comes from."""
-    if digest not in definition.Source.locations:
-        return []
+    """Where in the user's files a vertex of a definition comes from; for one of no place, such as the download of an
+    ADD, what needs it."""
+    known = definition.Source.locations
+    if digest not in known:
+        digest = next((user for user in _users(definition, digest) if user in known), "")
+        if not digest:
+            return []
     infos = definition.Source.infos
     out = []
-    for location in definition.Source.locations[digest].locations:
+    for location in known[digest].locations:
         if 0 <= location.sourceIndex < len(infos):
             info = ops_pb2.SourceInfo()
             info.CopyFrom(infos[location.sourceIndex])
             info.ClearField("definition")
             out.append(errdefs_pb2.Source(info=info, ranges=location.ranges))
     return out
+
+
+def _users(definition: ops_pb2.Definition, digest: str) -> Iterator[str]:
+    """What is built on a vertex, the nearest first."""
+    inputs = {
+        f"sha256:{hashlib.sha256(data).hexdigest()}": [one.digest for one in ops_pb2.Op.FromString(data).inputs]
+        for data in getattr(definition, "def")
+    }
+    seen = {digest}
+    level = [digest]
+    while level:
+        level = [user for user, found in inputs.items() if user not in seen and not seen.isdisjoint(found)]
+        seen.update(level)
+        yield from level
 
 
 def from_status(status: rpc_status_pb2.Status) -> SolveError:

@@ -31,6 +31,10 @@ def run(parsed: Parsed) -> int:
     changed = failed = 0
     for name in files.chosen(parsed.arguments):
         text = files.read(name)
+        if files.is_template(name, text):
+            if name == files.STDIN and not dry:
+                files.write(name, text)
+            continue
         try:
             laid_out = format_dockerfile(text)
         except SourceError as error:

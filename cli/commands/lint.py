@@ -40,6 +40,10 @@ def run(parsed: Parsed) -> int:
     failed = 0
     for name in files.chosen(parsed.arguments):
         text = files.read(name)
+        if files.is_template(name, text):
+            if name == files.STDIN and parsed.on("fix"):
+                files.write(name, text)
+            continue
         try:
             if parsed.on("fix"):
                 fixed = fix(text)

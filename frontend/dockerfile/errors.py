@@ -25,7 +25,9 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     options = list(options)
     if word.lower() in options:
         return ""
-    near = nearest(word.lower(), options)
+    letters = sorted(word.lower())
+    # Letters in another order are the likelier slip than others in their place.
+    near = next((one for one in options if sorted(one) == letters), "") or nearest(word.lower(), options)
     if not near:
         # Farther than BuildKit looks: a word that has most in common.
         import difflib

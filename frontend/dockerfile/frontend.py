@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from ...grammar.dockerfile.directives import detect_syntax
-from ...grammar.errors import SourceError
+from ...grammar.errors import SourceError, not_utf8
 from ...llb.bridge import Bridge, BridgeError, FrontendCall
 from ...llb.caps import CapError
 from ...llb.graph import Output
@@ -83,7 +83,8 @@ class _Resolver:
                 calls.append(partial(_quietly, self.named_context, name, platform, list))
         if calls:
             # The ignore file is needed a moment later, and comes from elsewhere.
-            together([*calls, partial(_quietly, self.ignored)])
+            calls.append(partial(_quietly, self.ignored))
+            together(calls)
 
     def named_context(self, name: str, platform: Platform, paths: Callable[[], Sequence[str]]) -> NamedContext | None:
         return named_contexts.find(self._context, name, platform, self._mode, paths)
@@ -118,7 +119,7 @@ class _Build:
         try:
             self.text = file.data.decode()
         except UnicodeDecodeError as error:
-            raise SourceError(f"{file.filename} is not UTF-8 text: {error}") from None
+            raise SourceError(not_utf8(file.filename, error)) from None
         lines = None
         if _may_be_template(file):
             from ..template.render import is_template, render

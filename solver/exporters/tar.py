@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from ...oci.tar import Entry, Kind, TarError, TarWriter
 from ...wire.fsutil import modes, tree
 from ...wire.pb.stat_pb2 import Stat
+from ...wire.reasons import reason
 from ...wire.session import FileFilter, FileTree
 from ..base import Context, Exportable, Result, SolveError
 from .oci import sending
@@ -55,7 +56,7 @@ def export(result: Exportable, id: str, attrs: Mapping[str, str], context: Conte
             try:
                 write_tar(whole, TarWriter(out))
             except (OSError, TarError) as error:
-                raise SolveError(f"failed to export files: {error}") from error
+                raise SolveError(f"failed to export files: {reason(error)}") from error
     return {}
 
 

@@ -317,14 +317,24 @@ class _Git:
         if text and not quiet:
             self.context.log(2, text.encode())
         if process.returncode:
-            reasons = [line for line in text.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
-            raise SolveError(f"git {words[0]} failed: {' '.join(reasons or [text.strip()])}")
+            raise SolveError(f"git {words[0]} failed: {_reasons(text)}")
         return output
 
     def _clean(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "xxxxx")
         return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def _reasons(text: str) -> str:
+    """The lines of git's output that say what went wrong, in one."""
+    found: list[str] = []
+    goes_on = False
+    for line in map(str.strip, text.splitlines()):
+        if goes_on or line.startswith(("fatal:", "error:", "remote:")):
+            found.append(line)
+            goes_on = line.endswith(":")
+    return " ".join(found) or text.strip()
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

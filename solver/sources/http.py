@@ -21,6 +21,7 @@ from ...llb.ops import SourceOp
 from ...oci import digest as _digest
 from ...oci.platform import Platform
 from ...wire.pb import gateway_pb2, ops_pb2
+from ...wire.reasons import reason
 from ..base import Context, Result, SolveError
 from .memo import Memo
 
@@ -261,7 +262,7 @@ def _fetch(request: _Request, known: list[Download], context: Context) -> Downlo
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failures += 1
                 if failures > _RETRIES or not isinstance(error, httpx.TransportError) or _hopeless(error):
-                    raise SolveError(f"cannot fetch {request.shown}: {error or type(error).__name__}") from error
+                    raise SolveError(f"cannot fetch {request.shown}: {reason(error)}") from error
                 delay = FIRST_DELAY * 2**failures
             if context.cancel.wait(delay):
                 context.check()

@@ -70,21 +70,21 @@ NAMES = [
     "FROM base AS one\nCOPY d /e\nFROM base\nCOPY --from=one /e/s /etc/passwd* /t/",
     "FROM base AS one\nCOPY hard /h\nFROM scratch\nCOPY --from=one /h /g\nCOPY --from=one /h/1 /k",
 ]
-LINKS = "FROM base\nRUN --network=none mkdir -p /real/z && ln -s real /alias && ln -s /real/x /deep && ln -s ../../real/z /real/up\n"
+LINKS = """
+RUN --network=none mkdir -p /real/z && ln -s real /alias && ln -s /real/x /deep && ln -s ../../real/z /real/up
+"""
 NAMES += [
-    LINKS + "COPY d /alias/",
-    LINKS + "COPY d /alias",
-    LINKS + "COPY d /deep/y/",
-    LINKS + "COPY a /deep",
-    LINKS + "COPY a /alias/up/q",
-    LINKS + "ADD t.tar.gz /alias/",
-    LINKS + "WORKDIR /alias/w\nCOPY a .",
-    LINKS + "COPY d /x\nCOPY dirlink/g /alias/../g",
+    f"FROM base{LINKS}COPY d /alias/",
+    f"FROM base{LINKS}COPY d /alias",
+    f"FROM base{LINKS}COPY d /deep/y/",
+    f"FROM base{LINKS}COPY a /deep",
+    f"FROM base{LINKS}COPY a /alias/up/q",
+    f"FROM base{LINKS}ADD t.tar.gz /alias/",
+    f"FROM base{LINKS}WORKDIR /alias/w\nCOPY a .",
+    f"FROM base{LINKS}COPY d /x\nCOPY dirlink/g /alias/../g",
+    f"FROM base AS one{LINKS}FROM scratch\nCOPY --from=one /alias /real/up /o/\nCOPY --from=one /alias/ /p",
     "FROM base\nRUN --network=none rm -r /home /etc/passwd && touch /etc/x\nCOPY d /home\nCOPY a /etc/passwd",
-    "FROM base AS one\n"
-    + LINKS.removeprefix("FROM base\n")
-    + "FROM scratch\nCOPY --from=one /alias /real/up /o/\nCOPY --from=one /alias/ /p",
-    "FROM base\nRUN --network=none mkfifo /f && chmod 1777 /home && chown 3:4 /home\nCOPY --chown=9 a /home/\nCOPY d /home",
+    "FROM base\nRUN --network=none mkfifo /f && chown 3:4 /home\nCOPY --chown=9 a /home/\nCOPY d /home",
 ]
 
 ERRORS = [
@@ -136,11 +136,15 @@ def dockerfile(cases: list[str]) -> str:
 
 
 def listed(path: Path, since: float) -> dict[str, tuple[object, ...]]:
+    moment: object
     out: dict[str, tuple[object, ...]] = {}
     with tarfile.open(path) as tar:
         for entry in tar:
             file = tar.extractfile(entry) if entry.isreg() else None
             moment = entry.mtime if entry.mtime < since else "now"
+            if re.fullmatch(r"\d+/etc/?", entry.name):
+                # Docker's RUN makes files for the network there, and removes them.
+                moment = "any"
             data = file.read() if file is not None and entry.size < 10_000 else entry.size
             out[entry.name.rstrip("/")] = (
                 entry.type,
@@ -176,12 +180,12 @@ def test_the_same_files(cases: list[str], tmp_path: Path, base_layout: Path, doc
     found = ours(folder, tmp_path / "root", base_layout, "-o", f"type=tar,dest={tmp_path}/ours.tar")
     assert found.returncode == 0, found.stderr
     theirs_files, our_files = (listed(tmp_path / f"{name}.tar", since) for name in ("theirs", "ours"))
-    different = {
-        f"{name} ({cases[int(name.split('/')[0])]})": (theirs_files.get(name), our_files.get(name))
+    different = [
+        f"{name} of {cases[int(name.split('/')[0])]!r}: {theirs_files.get(name)} != {our_files.get(name)}"
         for name in sorted({*theirs_files, *our_files})
         if theirs_files.get(name) != our_files.get(name)
-    }
-    assert different == {}
+    ]
+    assert "\n".join(different) == ""
 
 
 @pytest.mark.parametrize("case", ERRORS)

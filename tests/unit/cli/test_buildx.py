@@ -118,4 +118,4 @@ def normal(text: str) -> list[str]:
     """The lines without times, colors, and what names the other program."""
     text = re.sub(r"\x1b\[\d+m", "", re.sub(r"\b\d+\.\d+(?=s?\b)", "T", text))
     text = re.sub(r"^#0 .*\n\n", "", text).replace("failed to build: failed to solve: ", "")
-    return [line.rstrip() for line in re.sub(r"\(use docker.*\)|\(BRICKYARD.*\)", "", text).splitlines()]
+    return [line.rstrip() for line in re.sub(r"\(use docker.*\)|\(--debug.*\)", "", text).splitlines()]

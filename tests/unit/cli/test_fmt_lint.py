@@ -61,3 +61,14 @@ def test_lint_forms(dockerfile: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert first["ruleId"] == "ConsistentInstructionCasing"
     assert first["locations"][0]["physicalLocation"]["region"] == {"startLine": 1, "endLine": 1}
     assert run(["lint", "--format", "xml", str(dockerfile)]) == 2
+
+
+@pytest.mark.parametrize("command", ["fmt", "lint", "fmt --check", "lint --fix"])
+def test_templates_are_left_alone(dockerfile: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    template = "# brickyard: template\nfrom a\n{% if x %}run y{% endif %}\n"
+    dockerfile.write_text(template)
+    assert run([*command.split(), str(dockerfile)]) == 0
+    assert dockerfile.read_text() == template
+    assert capsys.readouterr().err == (
+        f"skipped {dockerfile}: a template; `brickyard build --check` checks what it makes\n"
+    )

@@ -19,6 +19,8 @@ from brickyard.client.options import Agent, Output, Secret
         ("source=/a/b,id=key,type=file", Secret("key", Path("/a/b"))),
         ("id=key,env=KEY", Secret("key", None, "KEY")),
         ("type=env,id=key,src=KEY", Secret("key", None, "KEY")),
+        ("type=env,id=key", Secret("key", None, "key")),
+        ("type=file,id=key", Secret("key", Path("key"))),
         ('id=key,"src=/a,b"', Secret("key", Path("/a,b"))),
     ],
 )

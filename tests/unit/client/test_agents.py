@@ -202,7 +202,7 @@ def test_what_cannot_be_used(tmp_path: Path) -> None:
     with ExitStack() as stack:
         path, _ = stack.enter_context(listening(tmp_path))
         for agent, said in (
-            (Agent((tmp_path / "noise",)), "noise is no private key"),
+            (Agent((tmp_path / "noise",)), "noise is neither an agent's socket nor a private key"),
             (Agent((locked,)), "has a passphrase"),
             (Agent((tmp_path / "x25519",)), "only ed25519, ECDSA and RSA"),
             (Agent((path, key)), "a socket stands alone"),

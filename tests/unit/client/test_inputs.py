@@ -1,6 +1,7 @@
 """Build contexts: folders, standard input, named ones."""
 
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -242,3 +243,23 @@ def test_named_contexts(context: Path, tmp_path: Path) -> None:
 def test_what_is_not_there(context: Path, options: BuildOptions, said: str) -> None:
     with pytest.raises(ClientError, match=said):
         prepared(options)
+
+
+def test_a_dockerfile_behind_a_link(context: Path) -> None:
+    (context / "link").symlink_to("Dockerfile")
+    inputs = prepared(BuildOptions("ctx", file="ctx/link"))
+    assert (inputs.dirs["dockerfile"], inputs.attrs["filename"]) == (context, "link")
+    (context.parent / "elsewhere").mkdir()
+    (context.parent / "elsewhere/D").write_text("FROM b")
+    (context / "out").symlink_to("../elsewhere/D")
+    inputs = prepared(BuildOptions("ctx", file="ctx/out"))
+    assert (inputs.dirs["dockerfile"], inputs.attrs["filename"]) == (context.parent / "elsewhere", "D")
+
+
+def test_a_dockerfile_out_of_a_pipe(context: Path) -> None:
+    pipe = context / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(b"FROM b",)).start()
+    inputs = prepared(BuildOptions("ctx", file="ctx/pipe"))
+    assert inputs.attrs["texts"] == "{'Dockerfile': 'FROM b'}"
+    assert inputs.attrs["dockerfilekey"] == "dockerfile"

@@ -1,6 +1,8 @@
 """The solver of one process: its lock, and how its builds end."""
 
 import _thread
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from brickyard.llb.bridge import Bridge, FrontendCall
+from brickyard.solver import embedded
 from brickyard.solver.base import Cancelled, SolveError
 from brickyard.solver.embedded import EmbeddedSolver
 from brickyard.wire.pb import control_pb2, gateway_pb2
@@ -68,6 +71,39 @@ def test_one_process_at_a_time(solver: EmbeddedSolver) -> None:
 def test_waits_for_the_other_process(solver: EmbeddedSolver) -> None:
     threading.Timer(0.1, solver.close).start()
     EmbeddedSolver(solver.root, lock_seconds=5).close()
+
+
+def test_says_who_makes_it_wait(solver: EmbeddedSolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_SAY_SECONDS", 0.0)
+    holders: list[int] = []
+
+    def on_wait(holder: int) -> None:
+        holders.append(holder)
+        solver.close()
+
+    EmbeddedSolver(solver.root, lock_seconds=60, on_wait=on_wait).close()
+    assert holders == [os.getpid()]
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    EmbeddedSolver(tmp_path).close()
+    assert (tmp_path / "spare").stat().st_blocks * 512 >= 1 << 20
+    real = embedded.Snapshots
+
+    def snapshots(root: Path) -> object:
+        if (root / "spare").exists() or (root / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(root)
+
+    monkeypatch.setattr(embedded, "Snapshots", snapshots)
+    EmbeddedSolver(tmp_path).close()
+    assert (tmp_path / "spare").exists()
+    (tmp_path / "full").touch()
+    with pytest.raises(SolveError, match=r"cannot use .*: No space left on device") as caught:
+        EmbeddedSolver(tmp_path)
+    assert caught.value.hint == "free some space on its disk"
+    (tmp_path / "full").unlink()
+    EmbeddedSolver(tmp_path).close()
 
 
 def test_a_folder_that_can_not_be_used(tmp_path: Path) -> None:

@@ -314,6 +314,13 @@ def test_a_hostile_archive_stays_inside(case: Case, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("escaped"))
 
 
+def test_an_archive_that_would_fill_the_disk(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(case.source, {"t.tar": archive("a", "b")})
+    monkeypatch.setattr("brickyard.oci.layer.free_space", lambda folder: 600)
+    with pytest.raises(FileOpError, match=r"failed to unpack /t\.tar: .*larger than the limit"):
+        case.copy("/t.tar", "/o/", attempt_unpack=True)
+
+
 def test_a_damaged_archive_is_an_error(case: Case) -> None:
     build(case.source, {"t.tar": archive("a", "b")[:1100]})
     with pytest.raises(FileOpError, match=r"failed to unpack /t\.tar"):

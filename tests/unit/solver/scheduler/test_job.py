@@ -841,6 +841,41 @@ def test_imported_results_are_found_by_content(builds: Builds, ops: Ops) -> None
     assert elsewhere.pulled == ["copied"]
 
 
+def test_imported_results_are_found_where_only_times_of_files_are_others(builds: Builds, ops: Ops) -> None:
+    """Also where nothing of what is behind them is in the cache, as in one of the result's layers only."""
+    graph = run("top", copy("copied", source("context", "local")))
+    ops.contents["context"] = b"files"
+    ops.source_keys["context"] = "local:of a time+the files"
+    builds.build(graph)
+    elsewhere = Elsewhere(builds, {key: name for key, name in forget(builds).items() if name == "top"})
+    ops.source_keys["context"] = "local:of another+the files"
+    ops.runs.clear()
+    job = builds.job()
+    job.use(elsewhere)  # type: ignore[arg-type]
+    [result] = solve(job, graph)
+    assert (ops.runs, elsewhere.pulled) == ([], ["top"])
+    assert builds.build(graph) == [result]
+    ops.source_keys["context"] = "local:of another+other files"
+    ops.contents["context"] = b"other files"
+    other = builds.job()
+    other.use(elsewhere)  # type: ignore[arg-type]
+    solve(other, graph)
+    assert ops.runs == ["context", "copied", "top"]
+
+
+def test_times_of_files_count_for_an_op_that_takes_a_folder_as_it_is(builds: Builds, ops: Ops) -> None:
+    graph = run("top", source("context", "local"))
+    ops.source_keys["context"] = "local:of a time+the files"
+    builds.build(graph)
+    elsewhere = Elsewhere(builds, forget(builds))
+    ops.source_keys["context"] = "local:of another+the files"
+    ops.runs.clear()
+    job = builds.job()
+    job.use(elsewhere)  # type: ignore[arg-type]
+    solve(job, graph)
+    assert "top" in ops.runs
+
+
 def test_what_reads_an_imported_result_is_found_by_its_identity(builds: Builds, ops: Ops) -> None:
     graph = run("top", copy("copied", source("context", "local")))
     ops.contents["context"] = b"files"

@@ -267,6 +267,16 @@ def test_layers_of_archives(store: Snapshots) -> None:
     assert store.check() == []
 
 
+def test_a_layer_that_would_fill_the_disk(store: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = archive(*(Entry(str(number), Kind.FILE, 0o644, size=1) for number in range(100))).read()
+    monkeypatch.setattr("brickyard.solver.snapshots.store.free_space", lambda folder: len(layer))
+    name = store.apply_layer(None, lambda: io.BytesIO(layer))
+    monkeypatch.setattr("brickyard.solver.snapshots.store.free_space", lambda folder: len(layer) - 1)
+    with pytest.raises(LayerError, match="larger than the limit"):
+        store.apply_layer(None, lambda: io.BytesIO(layer))
+    assert store.ids() == [name]
+
+
 def test_stacks_deeper_than_the_kernel_takes(store: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "MOST", 12)
     top: str | None = None

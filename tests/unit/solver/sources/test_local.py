@@ -159,6 +159,23 @@ def test_a_folder_of_another_time_is_no_change(build: Build) -> None:
     assert build() == (key, first, [])
 
 
+def test_the_end_of_the_key_is_without_times(build: Build) -> None:
+    build.write({"d/file": "x", "other": "y"})
+    os.link(build.folder / "other", build.folder / "second")
+    first = build()[0].partition("+")
+    os.utime(build.folder / "d/file", (7, 7))
+    second = build()[0].partition("+")
+    assert first[0] != second[0]
+    assert first[1:] == second[1:]
+    assert first[2]
+    (build.folder / "d/file").chmod(0o600)
+    third = build()[0].partition("+")
+    assert third[2] != second[2]
+    (build.folder / "second").unlink()
+    os.link(build.folder / "d/file", build.folder / "second")
+    assert build()[0].partition("+")[2] != third[2]
+
+
 def test_kinds_that_change(build: Build) -> None:
     build.write({"x/y": "1", "z": "2"})
     build()
