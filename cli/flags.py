@@ -175,10 +175,12 @@ def _count(command: Command, parsed: Parsed) -> None:
 
 def usage(command: Command) -> str:
     """The help text of a command."""
-    head = f"brickyard {command.name}"
-    if command.flags:
-        head += " [OPTIONS]"
-    lines = [f"Usage:  {head} {command.arguments}".rstrip(), "", command.summary]
+    first, _, rest = command.arguments.partition(" ")
+    # A word that stands for itself is part of the command's name.
+    named = first.isalpha() and first.islower()
+    head = [command.name, first if named else "", "[OPTIONS]" if command.flags else ""]
+    line = " ".join(filter(None, [*head, rest if named else command.arguments]))
+    lines = [f"Usage:  brickyard {line}", "", command.summary]
     if command.notes:
         lines += ["", command.notes.strip("\n")]
     rows = [(_signature(flag), flag.help) for flag in sorted((*command.flags, HELP), key=lambda flag: flag.name)]

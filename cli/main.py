@@ -22,7 +22,8 @@ def run(argv: list[str]) -> int:
         print(f"ERROR: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        print("Run 'brickyard --help' or 'brickyard COMMAND --help' for what there is.", file=sys.stderr)
+        name = ALIASES.get(argv[0], argv[0]) if argv else ""
+        print(f"Run 'brickyard {f'{name} ' if name in COMMANDS else ''}--help' for what there is.", file=sys.stderr)
         return 2
     except Terminated:
         print("ERROR: terminated", file=sys.stderr)

@@ -32,6 +32,8 @@ def message(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, SourceError):
         return error.message
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} is not UTF-8"
     text = str(error) or type(error).__name__
     return f"{type(error).__name__}: {text}" if isinstance(error, _BUGS) else text
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..wire.reasons import reason
 from .errors import ClientError
 
 STORE = "local:"
@@ -71,7 +72,7 @@ def _import(attrs: dict[str, str], found: Caches) -> None:
         layout = Layout.open(Path(source))
         digest = attrs.get("digest") or layout.resolve(attrs.get("tag") or "latest").digest
     except (LayoutError, OSError) as error:
-        print(f"WARNING: no cache is imported from {source}: {error}", file=sys.stderr)
+        print(f"WARNING: no cache is imported from {source}: {reason(error)}", file=sys.stderr)
         return
     found.imports.append(("local", {**attrs, "digest": digest}))
     found.stores[STORE + source] = Path(source).absolute()
@@ -86,6 +87,6 @@ def _export(attrs: dict[str, str], found: Caches) -> None:
     try:
         Layout.create(Path(target))
     except (LayoutError, OSError) as error:
-        raise ClientError(f"--cache-to {target}: {error}") from error
+        raise ClientError(f"--cache-to {target}: {reason(error)}") from error
     found.stores[STORE + target] = Path(target).absolute()
     found.updates.append((Path(target).absolute(), attrs.get("tag") or "latest"))

@@ -39,6 +39,11 @@ def parse(text: str) -> LayoutRef:
     return LayoutRef(path, tag if tag or digest else "latest", digest)
 
 
+def is_tag(text: str) -> bool:
+    """Whether an image can be named so in `oci-layout://PATH:TAG`."""
+    return _TAG.fullmatch(text) is not None
+
+
 def open_blob(layout: Path, digest: str) -> BinaryIO:
     """A blob of an OCI image layout. Raises FileNotFoundError where it has none of this digest."""
     algorithm, _, encoded = digest.partition(":")

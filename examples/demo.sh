@@ -8,7 +8,8 @@ out=${2:-demo-out}
 case $out in /*) ;; *) out=$PWD/$out ;; esac
 export BRICKYARD_ROOT="${BRICKYARD_ROOT:-$out/root}"
 
-say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold='' plain=''; fi
+say() { printf '\n%s==> %s%s\n' "$bold" "$*" "$plain"; }
 seconds() { awk "BEGIN { printf \"%.2f s\", $2 - $1 }"; }
 now() { date +%s.%N; }
 

@@ -41,8 +41,11 @@ def run(parsed: Parsed) -> int:
     if extra not in ("", "python"):
         raise UsageError(f"--with {extra}: write python")
     from ...client.base.image import Source, make
+    from ...client.layouts import is_tag
     from ..table import human_size
 
+    if not is_tag(parsed.text("tag", "latest")):
+        raise UsageError(f"--tag {parsed.text('tag')}: a tag has letters, digits, '_', '.' and '-'")
     made = make(
         Path(folder),
         cast(Source, source) if source else None,

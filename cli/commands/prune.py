@@ -2,6 +2,7 @@
 
 import sys
 
+from ...client.errors import ClientError
 from ..engine import ROOT, open_solver
 from ..flags import Command, Flag, Parsed
 from . import COMMANDS
@@ -61,7 +62,8 @@ def run(parsed: Parsed) -> int:
 def _agreed(everything: bool) -> bool:
     what = "all build cache" if everything else "all dangling build cache"
     print(f"WARNING! This will remove {what}. Are you sure you want to continue? [y/N] ", end="", flush=True)
-    answer = sys.stdin.readline().strip().lower()
-    if not answer:
+    line = sys.stdin.readline()
+    if not line:
         print()
-    return answer in ("y", "yes")
+        raise ClientError("not confirmed: nothing was removed", "--force does not ask")
+    return line.strip().lower() in ("y", "yes")

@@ -15,12 +15,13 @@ from ..lint.rules import (
     invalid_base_image_platform,
 )
 from .command import Stage, line_ranges
-from .errors import did_you_mean, fail
+from .errors import fail
 from .expansion import numbered
 from .image import Image, empty_image, load_image
 from .instructions.onbuild import Onbuild
 from .planning import Build, fail_at, named_context, plan, reachable_from
 from .reading import parse_command
+from .suggest import nearest
 
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora")
 
@@ -148,7 +149,8 @@ def _resolve_base(build: Build, stage: Stage, reachable: bool) -> None:
     try:
         resolved = build.resolver.image(name, platform, _metadata_name(build, name, platform))
     except (SourceError, BridgeError) as error:
-        hint = getattr(error, "hint", "") or did_you_mean(original, [*build.names(), *_COMMON_IMAGES])
+        near = nearest(original.lower(), [*build.names(), *build.options.context_names, *_COMMON_IMAGES])
+        hint = getattr(error, "hint", "") or (f"did you mean {near}?" if near else "")
         raise fail_at(stage, f"{original}: {error}", hint) from error
     try:
         stage.image = load_image(resolved.config)

@@ -58,10 +58,10 @@ class Planned:
 class Stage:
     """One build stage while it is converted.
 
-    `registered` is false for an image that a COPY or a mount names without a stage of its own. `paths` are what is read
-    of its file system, in one set with the stage that it is based on; `context_paths` what it reads of the build
-    context. `base_config` is the config of the image that it is based on, as it was. `scan_stage` and `scan_context`
-    say what of it a scanner for a bill of materials is given.
+    `registered` is false for an image that a COPY or a mount (`wanted_by`) names without a stage of its own. `paths`
+    are what is read of its file system, in one set with the stage that it is based on; `context_paths` what it reads of
+    the build context. `base_config` is the config of the image that it is based on, as it was. `scan_stage` and
+    `scan_context` say what of it a scanner for a bill of materials is given.
     """
 
     base_name: str
@@ -70,6 +70,7 @@ class Stage:
     label: str = ""
     base: "Stage | None" = None
     registered: bool = True
+    wanted_by: Instruction | None = None
     context: NamedContext | None = None
     platform: Platform | None = None
     dependencies: dict["Stage", Command] = field(default_factory=dict)

@@ -232,6 +232,7 @@ def _convert_options(
         caps=client.llb_caps,
         labs=_is_labs(client, file),
         filename=file.filename,
+        context_names=[key.removeprefix("context:") for key in client.opts if key.startswith("context:")],
     )
 
 

@@ -65,6 +65,7 @@ class ConvertOptions:
 
     `all_stages` converts those too that the target doesn't need, `labs` allows what is experimental in the language.
     `lines` tells which line of the file a line of the text comes from, where that is not the file itself.
+    `context_names` are those of the named contexts, for hints.
     """
 
     target: str = ""
@@ -91,3 +92,4 @@ class ConvertOptions:
     labs: bool = False
     lines: Callable[[int], int] | None = None
     filename: str = "Dockerfile"
+    context_names: Sequence[str] = ()

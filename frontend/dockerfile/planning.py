@@ -68,7 +68,8 @@ class Build:
 
 
 def fail_at(stage: Stage, message: str, hint: str = "") -> DockerfileError:
-    return DockerfileError(message, None, hint) if stage.node is None else fail(stage.node, message, hint)
+    node = stage.node or stage.wanted_by
+    return DockerfileError(message, None, hint) if node is None else fail(node, message, hint)
 
 
 def predefined_args(build: Platform, target: Platform, given: Mapping[str, str], stage: str) -> dict[str, str]:
@@ -269,7 +270,7 @@ def plan(build: Build, stage: Stage, command: Command, module: InstructionModule
                 found = build.stages[index]
         if found is None:
             node = command.node if command.node.name == "COPY" else None
-            found = Stage(name, node, registered=False)
+            found = Stage(name, node, registered=False, wanted_by=command.node)
             build.add(found)
         sources.append(found)
         stage.dependencies[found] = command

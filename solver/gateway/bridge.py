@@ -222,8 +222,25 @@ class Gateway:
         except BridgeError:
             raise
         except (SolveError, Cancelled, SourceError, OSError, ValueError) as error:
-            status = to_status(error)
+            seen = self._seen_by(error) if isinstance(error, SolveError) else []
+            status = to_status(error, inputs=seen, mounts=seen)
             raise BridgeError(status.message, status.code, status.SerializeToString()) from error
+
+    def _seen_by(self, error: SolveError) -> list[str]:
+        """For each mount of a process that failed a ref of what it began with, so that a client can look into it."""
+        if not error.op:
+            return []
+        op = ops_pb2.Op.FromString(error.op)
+        if op.WhichOneof("op") != "exec":
+            return []
+        inputs = self.build.job.inputs_of(error.vertex)
+        if not inputs:
+            return []
+        ids: list[str] = []
+        for mount in op.exec.mounts:
+            known = 0 <= mount.input < len(inputs)
+            ids.append(self._keep(Ref(self.build.job, ops_pb2.Definition(), inputs[mount.input])) if known else "")
+        return ids
 
     def _read(self, id: str, read: Callable[[Path], _Read]) -> _Read:
         with self.errors():

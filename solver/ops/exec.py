@@ -13,6 +13,7 @@ from .. import entitlements
 from ..base import Context, Result, Selection, SolveError
 from ..executor.base import BindMount, ExecError, Process, Resources
 from .cache_mounts import CacheFolders
+from .clip import Clip
 from .private_files import secret_file
 
 _LOG_LIMIT = 64 << 10
@@ -149,20 +150,23 @@ def process_of(op: ExecOp, prepared: Prepared, context: Context) -> Process:
 
 def _run(vertex: Vertex, op: ExecOp, prepared: Prepared, context: Context) -> None:
     tail = bytearray()
+    clip = Clip(context.log)
 
     def output(stream: int, data: bytes) -> None:
         tail.extend(data)
         del tail[:-_LOG_LIMIT]
-        context.log(stream, data)
+        clip.write(stream, data)
 
     process = replace(process_of(op, prepared, context), resources=_resources(vertex))
     try:
         code = context.executor().run(process, output, context.cancel)
     except ExecError as error:
         context.check()
+        clip.finish(bytes(tail))
         raise SolveError(f"{_shown(op)}: {error}", log=bytes(tail), exit_code=error.exit_code) from error
     context.check()
     if code not in (op.meta.valid_exit_codes or (0,)):
+        clip.finish(bytes(tail))
         raise SolveError(f"{_shown(op)}: exit code: {code}", exit_code=code, log=bytes(tail))
 
 

@@ -314,6 +314,12 @@ class Job:
         with self._lock:
             return [node.vertex.op for node in self._nodes.values() if isinstance(node.vertex.op, SourceOp)]
 
+    def inputs_of(self, digest: str) -> "list[tuple[Node, int]]":
+        """The inputs of a vertex, empty for one that is not in the job."""
+        with self._lock:
+            node = self._nodes.get((digest, False)) or self._nodes.get((digest, True))
+            return list(node.inputs) if node is not None else []
+
     def close(self) -> None:
         """Stop what still runs, wait for it, and let go of the results."""
         with self._lock:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pty
 import signal
 import socket
 import ssl
@@ -301,6 +302,43 @@ def test_many_clients_at_once(builder: Builder, context: Path, base_image: str) 
     for thread in threads:
         thread.join()
     assert [one.returncode for one in done] == [0] * 8, [one.stderr[-500:] for one in done if one.returncode]
+
+
+@pytest.mark.parametrize(("on", "last"), [("always", "true"), ("error", "exit 7")])
+def test_a_shell_in_a_step(builder: Builder, context: Path, base_image: str, on: str, last: str) -> None:
+    """buildx's debugger: in the result of a build, or in what a step that failed began with."""
+    dockerfile(context, f"FROM @BASE@\nRUN --network=none echo left > /file\nRUN --network=none {last}\n", base_image)
+    command = [
+        "docker",
+        "buildx",
+        "debug",
+        "--on",
+        on,
+        "--invoke",
+        "/bin/sh",
+        "build",
+        "--builder",
+        builder.name,
+        context,
+    ]
+    terminal, inside = pty.openpty()
+    env = {**builder.cli.env, "BUILDX_EXPERIMENTAL": "1", "BUILDKIT_PROGRESS": "plain"}
+    shell = subprocess.Popen(command, env=env, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
+    os.close(inside)
+    said = b""
+    answers = [(b"/ # ", b"cat /file; exit\n"), (b"(buildx) ", b"exit\n")]
+    try:
+        while True:
+            said += os.read(terminal, 65536)
+            if answers and answers[0][0] in said:
+                os.write(terminal, answers.pop(0)[1])
+    except OSError:
+        # How the end of a terminal's other side is read.
+        assert shell.wait(30) == (1 if on == "error" else 0), said
+    finally:
+        os.close(terminal)
+    assert b"\nleft\r" in said, said.decode(errors="replace")[-2500:]
+    assert b"panic" not in said
 
 
 def test_two_daemons_do_not_share_a_folder(daemon: Daemon, tmp_path: Path) -> None:

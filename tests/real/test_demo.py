@@ -57,7 +57,7 @@ def test_stages_run_at_the_same_time(demo: Demo) -> None:
     took = re.search(r"first build  ([0-9.]+) s", demo.text)
     assert took is not None
     # One after the other the stages take 20 seconds. `benchmarks/` has the exact figure, on a machine at rest.
-    assert float(took[1]) < 10
+    assert float(took[1]) < 15
 
 
 def test_the_second_build_runs_nothing(demo: Demo) -> None:

@@ -300,11 +300,11 @@ def test_du(solver: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
 def test_prune_asks(
     solver: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for answer, asked in (("n\n", False), ("", False), ("y\n", True)):
+    for answer, asked, code in (("n\n", False, 0), ("", False, 1), ("y\n", True, 0)):
         (tmp_path / "answer").write_text(answer)
         with (tmp_path / "answer").open() as stdin:
             monkeypatch.setattr("sys.stdin", stdin)
-            assert run(["prune"]) == 0
+            assert run(["prune"]) == code
         assert (solver.request is not None) is asked
     out = capfd.readouterr().out
     assert "This will remove all dangling build cache" in out

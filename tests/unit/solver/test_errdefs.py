@@ -1,5 +1,6 @@
 """Errors as the statuses that BuildKit's clients read."""
 
+import hashlib
 import json
 
 from brickyard.frontend.gateway.status import FrontendError
@@ -8,7 +9,7 @@ from brickyard.llb.bridge import BridgeError
 from brickyard.llb.marshal import SourceFile
 from brickyard.oci.errors import RegistryError
 from brickyard.solver.base import Cancelled, SolveError
-from brickyard.solver.errdefs import from_status, to_status
+from brickyard.solver.errdefs import definition_sources, from_status, to_status
 from brickyard.wire.pb import errdefs_pb2, ops_pb2, rpc_status_pb2
 
 
@@ -98,3 +99,22 @@ def test_a_registry_s_error_behind_it() -> None:
     error = SolveError("failed to push")
     error.__cause__ = RegistryError("no", status=401)
     assert to_status(error).message == "failed to push"
+
+
+def test_what_has_no_place_is_shown_where_it_is_used() -> None:
+    download = ops_pb2.Op(source=ops_pb2.SourceOp(identifier="https://example.com/x")).SerializeToString()
+    digests = ["sha256:" + hashlib.sha256(download).hexdigest()]
+    definition = ops_pb2.Definition(**{"def": [download]})
+    for name in ("copy", "run"):
+        op = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digests[-1])])
+        op.exec.meta.args.append(name)
+        data = op.SerializeToString()
+        getattr(definition, "def").append(data)
+        digests.append("sha256:" + hashlib.sha256(data).hexdigest())
+    definition.Source.infos.add(filename="Dockerfile", data=b"FROM a\nADD\nRUN\n")
+    for digest, line in zip(digests[1:], (2, 3), strict=True):
+        span = definition.Source.locations[digest].locations.add().ranges.add()
+        span.start.line = span.end.line = line
+    lines = [[one.ranges[0].start.line for one in definition_sources(definition, digest)] for digest in digests]
+    assert lines == [[2], [2], [3]]
+    assert definition_sources(definition, "sha256:0") == []

@@ -162,6 +162,19 @@ def test_an_image_that_is_not_there(frontend) -> None:
     assert [type(detail) for detail in read_details(found)] == [status.Source]
 
 
+def test_an_image_of_a_mount_that_is_not_there(frontend) -> None:
+    failed = BridgeError("docker.io/library/tols:latest: not found", 5)
+    text = "FROM scratch\nRUN --mount=from=tols,target=/t x\n"
+    gateway = frontend.gateway(text, failing={"docker-image://docker.io/library/tols:latest": failed})
+    with pytest.raises(FrontendError) as raised:
+        frontend.build(gateway, **{"context:tools": "local:tools"})
+    found = status_of(raised.value)
+    assert found.message == "tols: docker.io/library/tols:latest: not found (did you mean tools?)"
+    (source,) = read_details(found)
+    assert isinstance(source, errdefs_pb2.Source)
+    assert [place.start.line for place in source.ranges] == [2]
+
+
 def test_old_gateways_are_asked_the_old_way(frontend) -> None:
     gateway = frontend.gateway("FROM alpine\nRUN a\n", gateway_caps=frozenset(), llb_caps=frozenset())
     result = frontend.build(gateway)

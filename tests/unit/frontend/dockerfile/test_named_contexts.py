@@ -1,6 +1,7 @@
 """Named contexts in the place of stages and images."""
 
 import json
+import threading
 
 import pytest
 
@@ -161,3 +162,24 @@ def test_a_context_that_fails(frontend) -> None:
     with pytest.raises(SourceError) as raised:
         frontend.build(gateway, **{"context:other": "docker-image://alpine"})
     assert status_of(raised.value).code == 7
+
+
+def test_images_in_the_place_of_others_are_looked_up_at_once(frontend) -> None:
+    """Together with the ignore file; each of them once."""
+    gateway = frontend.gateway("FROM one\nCOPY --from=two a /\n")
+    met = threading.Barrier(3, timeout=10)
+    answer, read = gateway.resolve_source_meta, gateway.read_file
+
+    def slow(request: gateway_pb2.ResolveSourceMetaRequest) -> gateway_pb2.ResolveSourceMetaResponse:
+        met.wait()
+        return answer(request)
+
+    def slow_read(request: gateway_pb2.ReadFileRequest) -> gateway_pb2.ReadFileResponse:
+        if request.FilePath == ".dockerignore":
+            met.wait()
+        return read(request)
+
+    gateway.resolve_source_meta, gateway.read_file = slow, slow_read
+    contexts = {"one": "docker-image://alpine", "two": f"oci-layout://store@{DIGEST}"}
+    frontend.build(gateway, **{f"context:{name}": value for name, value in contexts.items()})
+    assert len(gateway.resolved) == 2

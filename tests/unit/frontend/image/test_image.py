@@ -1,5 +1,6 @@
 """The frontend image: what is packed, that it runs, and modules that are run late."""
 
+import ast
 import marshal
 import os
 import subprocess
@@ -10,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+import brickyard
 from brickyard.frontend.image import boot
 
 
@@ -48,6 +50,23 @@ def test_the_packed_image_builds(packed: Path, frontend) -> None:
     platforms = "linux/amd64,linux/arm64,linux/s390x,linux/riscv64"
     assert frontend.run(several, {"cmdline": "x", "platform": platforms}, command) == (0, "")
     assert len(several.returned[0].result.refs.refs) == 4
+
+
+def test_no_dataclass_costs_the_import_of_inspect() -> None:
+    """Python makes the docstring of one that has none out of its signature, and imports much to read that."""
+    root = Path(brickyard.__file__).parent
+    bare, found = [], 0
+    for room in ("grammar", "wire", "oci", "llb", "frontend"):
+        for path in (root / room).resolve().rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                made = isinstance(node, ast.ClassDef) and any(
+                    "dataclass" in ast.unparse(decorator) for decorator in node.decorator_list
+                )
+                found += made
+                if made and not ast.get_docstring(node):
+                    bare.append(f"{room}/{path.name}:{node.lineno}")
+    assert found > 50
+    assert not bare
 
 
 def late(run) -> ModuleType:
