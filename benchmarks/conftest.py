@@ -5,6 +5,7 @@ end; `--figures FILE` writes it as Markdown too.
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def compare(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Compare
     """Measure `ours` and `theirs` in turns and enter the best of each into the table.
 
     `theirs` may also be a time in seconds that is known. `before` is called ahead of each of ours, and not measured.
+    `clock` is the one of the test's `benchmark` mark, if it has one.
     """
 
     def measure(
@@ -57,12 +59,13 @@ def compare(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Compare
         rounds: int = 5,
         goal: str = "",
         before: Callable[[], object] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> Figure:
         times: list[float] = []
 
         def setup() -> None:
             if callable(theirs):
-                times.append(timed(theirs))
+                times.append(timed(theirs, clock))
             if before is not None:
                 before()
 

@@ -10,8 +10,8 @@ from .interrupts import Terminated
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it to a process that SIGINT ended."""
-TERMINATED = 143
-"""The exit code after SIGTERM."""
+SIGNALLED = 128
+"""What a signal's number is added to for the exit code."""
 
 
 def run(argv: list[str]) -> int:
@@ -25,9 +25,9 @@ def run(argv: list[str]) -> int:
         name = ALIASES.get(argv[0], argv[0]) if argv else ""
         print(f"Run 'brickyard {f'{name} ' if name in COMMANDS else ''}--help' for what there is.", file=sys.stderr)
         return 2
-    except Terminated:
+    except Terminated as error:
         print("ERROR: terminated", file=sys.stderr)
-        return TERMINATED
+        return SIGNALLED + error.number
     except KeyboardInterrupt:
         print("ERROR: interrupted", file=sys.stderr)
         return INTERRUPTED

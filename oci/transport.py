@@ -337,8 +337,8 @@ class Exchange:
         if status == 403:
             return Denied(f"{host} denies access to {target.path}{text}; {_login(host)}", host=host, status=status)
         if status == 404:
-            what = str(answer.url.path).partition(f"/v2/{target.path}/")[2] or target.path
-            return NotFound(f"{host} has no {target.path}, {what}{text}", host=host, status=status)
+            what = str(answer.url.path).partition(f"/v2/{target.path}/")[2]
+            return NotFound(f"{host} has no {_missing(target.path, what)}{text}", host=host, status=status)
         if status == 429:
             return RateLimited(
                 f"{host} answers no more requests for now{text}; wait, or log in for a higher limit",
@@ -471,6 +471,13 @@ def json_answer(answer: httpx.Response, host: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ServerError(f"{host}: the answer is no JSON object", host=host, status=answer.status_code)
     return value
+
+
+def _missing(repository: str, what: str) -> str:
+    kind, _, name = what.partition("/")
+    if kind == "manifests":
+        return f"image {repository}{'@' if ':' in name else ':'}{name}"
+    return f"{repository}, {what}" if what else repository
 
 
 def _error_text(answer: httpx.Response) -> str:

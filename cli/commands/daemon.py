@@ -191,9 +191,11 @@ def _default_root() -> str:
 
 
 def _runtime_dir() -> str:
+    """Where a user's socket goes: never a folder that somebody else could have made."""
     import os
+    from pathlib import Path
 
-    return os.environ.get("XDG_RUNTIME_DIR", "") or f"/tmp/brickyard-{os.geteuid()}"
+    return os.environ.get("XDG_RUNTIME_DIR", "") or str(Path.home() / ".local" / "state")
 
 
 def _tell_ready() -> None:

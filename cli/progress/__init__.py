@@ -30,9 +30,11 @@ def open_display(mode: str, stream: TextIO, environ: Mapping[str, str] = os.envi
     if mode == "tty" and not terminal:
         raise UsageError("--progress tty: standard error is not a terminal")
     if mode == "tty" or (mode == "auto" and terminal):
-        from .tty import TtyDisplay
+        from .tty import LOG_LINES, TtyDisplay
 
-        return TtyDisplay(stream, color=not environ.get("NO_COLOR"))
+        lines = environ.get("BUILDKIT_TTY_LOG_LINES", "")
+        count = int(lines) if lines.isdecimal() and int(lines) > 0 else LOG_LINES
+        return TtyDisplay(stream, color=not environ.get("NO_COLOR"), log_lines=count)
     if mode in ("auto", "plain"):
         from .plain import PlainDisplay
 

@@ -42,8 +42,10 @@ class TtyDisplay:
         color: bool = True,
         size: Callable[[], os.terminal_size] | None = None,
         ticker: Callable[..., Ticker] | None = Ticker,
+        log_lines: int = LOG_LINES,
     ) -> None:
         self._stream = Sink(stream)
+        self._log_lines = log_lines
         self._color = color
         self._size = size or (lambda: _terminal_size(stream))
         self._lock = threading.Lock()
@@ -122,7 +124,7 @@ class TtyDisplay:
             found.append(row)
             if row.step is None or not row.running:
                 continue
-            lines = [text for text in map(_plain, list(row.step.kept)[-LOG_LINES:]) if text][-max(0, free) :]
+            lines = [text for text in map(_plain, list(row.step.kept)[-self._log_lines :]) if text][-max(0, free) :]
             if free > 0:
                 found += [Row(f" => => # {text}", "", _FAINT) for text in lines]
                 free -= len(lines)

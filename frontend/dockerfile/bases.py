@@ -151,7 +151,8 @@ def _resolve_base(build: Build, stage: Stage, reachable: bool) -> None:
     except (SourceError, BridgeError) as error:
         near = nearest(original.lower(), [*build.names(), *build.options.context_names, *_COMMON_IMAGES])
         hint = getattr(error, "hint", "") or (f"did you mean {near}?" if near else "")
-        raise fail_at(stage, f"{original}: {error}", hint) from error
+        said = str(error)
+        raise fail_at(stage, said if said.startswith(f"{original}: ") else f"{original}: {said}", hint) from error
     try:
         stage.image = load_image(resolved.config)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Dockerfile text to tree, by the LALR grammar in dockerfile.lark."""
 
+import gc
 from typing import Any
 
 from .errors import DockerfileSyntaxError, at
@@ -84,10 +85,16 @@ def parse(text: str) -> Dockerfile:
         DockerfileSyntaxError: with the place and, where there is one, the fix.
     """
     source = Source(split_lines(text))
+    # Every node that is made stays: in a long file the collector would look at all of them over and over.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         instructions: tuple[Instruction, ...] = run(load(), tokens(source), _BUILD)
     except UnexpectedSymbol as error:
         raise at(f"unexpected {error}", max(1, source.at)) from None
+    finally:
+        if collecting:
+            gc.enable()
     return Dockerfile(text, source.dialect.escape, source.directives, instructions)
 
 

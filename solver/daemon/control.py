@@ -1,5 +1,6 @@
 """`moby.buildkit.v1.Control`: what buildctl, buildx and everybody's CI jobs call."""
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +130,9 @@ class Control:
         finally:
             try:
                 self._history.finish(record, None if error is None else status_of(error), internal=request.Internal)
+            except (OSError, ValueError, sqlite3.Error) as failure:
+                # The build itself is what it is; only later questions about it go without an answer.
+                log.error("the record of build %s could not be kept: %s", request.Ref, failure)
             finally:
                 with self._changed:
                     del self._running[request.Ref]

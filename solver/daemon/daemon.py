@@ -35,6 +35,9 @@ CALLS = 1000
 GRACE_SECONDS = 10.0
 """How long builds may take to clean up when the daemon stops."""
 
+ANSWER_SECONDS = 2.0
+"""How long the last answers may take to go out after that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -88,7 +91,9 @@ class Daemon:
                 policies=policies,
             )
             self.control = Control(self._solver, history, worker, self._collector)
-            self._listeners = Listeners(self._make_server(history))
+            self._history = history
+            self._server = self._make_server(history)
+            self._listeners = Listeners(self._server)
             self._undo.append(self._listeners.close)
             self._listeners.add(options.addresses, options.tls, uid=options.uid, gid=options.gid)
             self._listeners.start()
@@ -116,6 +121,8 @@ class Daemon:
         self.control.stop()
         if not self.control.idle(GRACE_SECONDS):
             log.warning("%d builds did not stop in time", self.control.builds)
+        self._history.stop()
+        self._server.idle(ANSWER_SECONDS)
         self._collector.stop()
         self._cleanup()
 

@@ -243,12 +243,17 @@ class History:
                     self._delete(ref)
             self._drop_unused()
 
-    def close(self) -> None:
-        """End all listeners and close the store."""
+    def stop(self) -> None:
+        """End all listeners."""
         with self._lock:
             self._stopping = True
             for box in self._listeners:
                 box.put(None)
+
+    def close(self) -> None:
+        """End all listeners and close the store."""
+        self.stop()
+        with self._lock:
             self._db.close()
 
     def _tell(self, kind: "control_pb2.BuildHistoryEventType", record: control_pb2.BuildHistoryRecord) -> None:

@@ -19,8 +19,10 @@ def _options(found: Registry) -> HostOptions:
         # As Docker's certs.d: authorities end in .crt, clients' certificates in .cert with their .key beside.
         authorities += sorted(Path(folder).glob("*.crt"))
         pairs += [(path, path.with_suffix(".key")) for path in sorted(Path(folder).glob("*.cert"))]
+    # Who names certificates means TLS, on this machine too.
+    plain = False if found.http is None and (authorities or pairs) else found.http
     return HostOptions(
-        plain_http=found.http,
+        plain_http=plain,
         skip_verify=bool(found.insecure),
         ca=tuple(authorities),
         client_cert=pairs[0] if pairs else None,

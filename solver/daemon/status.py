@@ -4,10 +4,12 @@ The file is what BuildKit keeps in its history under `application/vnd.buildkit.s
 messages, each after its length in four little-endian bytes.
 """
 
+import errno
 import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from io import FileIO
@@ -34,9 +36,12 @@ class StatusLog:
         self._file = path.open("wb", buffering=0)
         self._size = 0
         self._closed = False
+        self.lost = 0
+        """How many events could not be written, on a full disk."""
 
     def send(self, status: control_pb2.StatusResponse) -> None:
-        """Add an event. After `close` it is dropped: nobody could see it any more."""
+        """Add an event. After `close` it is dropped: nobody could see it any more. So it is where the disk is full: the
+        build fails by what it can't write itself, and says so in its own words."""
         data = status.SerializeToString()
         if len(data) > _LARGEST:
             for part in _split(status):
@@ -49,7 +54,13 @@ class StatusLog:
         with self._changed:
             if self._closed:
                 return
-            self._file.write(record)
+            try:
+                # By its place: what was written in part is written over.
+                if os.pwrite(self._file.fileno(), record, self._size) != len(record):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self.lost += 1
+                return
             self._size += len(record)
             self._changed.notify_all()
 
@@ -58,6 +69,8 @@ class StatusLog:
         with self._changed:
             if not self._closed:
                 self._closed = True
+                with suppress(OSError):
+                    self._file.truncate(self._size)
                 self._file.close()
                 self._changed.notify_all()
 

@@ -1,5 +1,6 @@
 """Real buildx on a daemon of ours: what it does beside a plain build."""
 
+import base64
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemons import Builder, Daemon, connect, running_daemon
@@ -132,6 +134,61 @@ def test_load_into_an_engine_that_runs_it(
     ran = docker_engine.docker("run", "--rm", "--network", "none", "loaded:1")
     assert ran.stdout == "a\n"
     docker_engine.buildx("rm", "loading")
+
+
+def signed_in(builder: Builder, login: Any, secret: str, key: str = "auth") -> None:
+    """Give the client's docker credentials for a registry."""
+    encoded = base64.b64encode(f"{login.user}:{secret}".encode()).decode()
+    entry = {"auth": encoded} if key == "auth" else {"auth": encoded, key: secret}
+    config = builder.cli.config / "config.json"
+    config.write_text(json.dumps({"auths": {login.host: entry}}))
+
+
+def test_credentials_of_the_client(builder: Builder, context: Path, registry_basic: Any) -> None:
+    dockerfile(context, "FROM scratch\nCOPY a.txt /\n")
+    push = ("--push", "-t", f"{registry_basic.host}/private/a:1", "--provenance=false")
+    refused = builder.build(context, *push, check=False)
+    assert refused.returncode == 1
+    assert registry_basic.host in refused.stderr
+    signed_in(builder, registry_basic, "wrong")
+    assert builder.build(context, *push, check=False).returncode == 1
+    signed_in(builder, registry_basic, registry_basic.password)
+    builder.build(context, *push)
+    dockerfile(context, f"FROM {registry_basic.host}/private/a:1\nCOPY a.txt /b.txt\n")
+    builder.build(context)
+
+
+def test_tokens_that_the_client_fetches(builder: Builder, context: Path, registry_token: Any, daemon: Daemon) -> None:
+    """The token server is asked by buildx; the daemon never sees the password."""
+    dockerfile(context, "FROM scratch\nCOPY a.txt /\n")
+    signed_in(builder, registry_token, registry_token.identity, "identitytoken")
+    asked = len(registry_token.requests)
+    builder.build(context, "--push", "-t", f"{registry_token.host}/private/b:1", "--provenance=false")
+    assert any("private/b:" in request for request in registry_token.requests[asked:])
+    secret = registry_token.identity.encode()
+    found = [path for path in daemon.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert found == []
+
+
+def test_registries_of_the_configuration(
+    buildx: Cli, context: Path, tmp_path: Path, base_image: str, registry: str, registry_tls: tuple[str, Path]
+) -> None:
+    """A mirror for docker.io, and an authority for a registry with a certificate of its own."""
+    secure, authority = registry_tls
+    for name in (f"{registry}/library/mirrored:1", f"{secure}/library/secured:1"):
+        copy = [program("skopeo"), "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        subprocess.run([*copy, f"docker://{base_image}", f"docker://{name}"], check=True)
+    dockerfile(context, f"FROM mirrored:1\nCOPY --from={secure}/library/secured:1 /etc/passwd /\n")
+    config = (
+        f'[registry."docker.io"]\nmirrors = ["{registry}"]\n[registry."{registry}"]\nhttp = true\n'
+        f'[registry."{secure}"]\nca = ["{authority}"]\n'
+    )
+    with running_daemon(tmp_path / "d", config=config) as daemon:
+        connect(buildx, daemon).build(context)
+    with running_daemon(
+        tmp_path / "plain", config=config.replace("ca = ", "mirrors = ").replace(str(authority), "")
+    ) as daemon:
+        assert connect(buildx, daemon, "plain").build(context, check=False).returncode == 1
 
 
 def test_bake_with_linked_targets(
@@ -361,6 +418,28 @@ def test_killed_daemon_starts_again(buildx: Cli, context: Path, tmp_path: Path, 
     with running_daemon(tmp_path / "d"):
         said = builder.build(context, "--progress", "plain").stderr
         assert len(lines(said, "CACHED")) >= 2
+
+
+def test_a_daemon_that_is_told_to_stop(buildx: Cli, context: Path, tmp_path: Path, base_image: str) -> None:
+    """In the middle of a build: its client is told, nothing is left, and the next start goes on."""
+    dockerfile(context, "FROM @BASE@\nRUN --network=none echo kept\nRUN --network=none sleep 317\n", base_image)
+    with running_daemon(tmp_path / "d") as daemon:
+        builder = connect(buildx, daemon)
+        command = ["docker", "buildx", "build", "--builder", builder.name, "--progress", "plain", context]
+        build = subprocess.Popen(command, env=buildx.env, stderr=subprocess.PIPE)
+        wait_for(lambda: running("sleep 317"))
+        daemon.process.send_signal(signal.SIGTERM)
+        assert build.stderr is not None
+        said = build.stderr.read()
+        assert build.wait(20) != 0
+        assert daemon.process.wait(20) == 0
+        assert b"context canceled" in said
+        assert not running("sleep 317")
+        assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+        assert "Traceback" not in daemon.log
+    with running_daemon(tmp_path / "d"):
+        dockerfile(context, "FROM @BASE@\nRUN --network=none echo kept\n", base_image)
+        assert lines(builder.build(context, "--progress", "plain").stderr, "CACHED")
 
 
 def test_socket_activation(buildx: Cli, context: Path, tmp_path: Path) -> None:

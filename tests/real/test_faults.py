@@ -125,8 +125,8 @@ def test_commands_killed_while_they_export_and_prune(tmp_path: Path, base_layout
         ended(brickyard(root, *kind))
         takes.append(time.monotonic() - began)
     moments = random.Random(2027)
-    done = 0
-    for number in range(COMMAND_KILLS):
+    killed = 0
+    for number in range(4 * COMMAND_KILLS):
         context.begin(number)
         turn = number % len(kinds)
         if turn == 2:
@@ -135,7 +135,14 @@ def test_commands_killed_while_they_export_and_prune(tmp_path: Path, base_layout
         time.sleep(moments.uniform(0.3, 1.05) * takes[turn])
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        done += process.returncode == 0
+        if process.returncode == 0:
+            # The machine has become faster, or this was a short one: the next is killed earlier.
+            takes[turn] *= 0.9
+        else:
+            assert process.returncode == -signal.SIGKILL
+            killed += 1
+        if killed == COMMAND_KILLS:
+            break
     check()
     # The folder with the cache holds a whole one, whichever build was the last to end.
     ended(
@@ -143,7 +150,7 @@ def test_commands_killed_while_they_export_and_prune(tmp_path: Path, base_layout
             tmp_path / "other", "build", *base, "--cache-from", f"type=local,src={tmp_path}/cache", context.folder
         )
     )
-    assert done < COMMAND_KILLS * 0.7
+    assert killed == COMMAND_KILLS
     in_order(root)
 
 

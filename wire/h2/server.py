@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError, Message
 
 from ..calls import CallError, Metadata
-from ..errors import DETAILS_KEY, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN
+from ..errors import DETAILS_KEY, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
 from ..pb import rpc_status_pb2
 from . import frames
 from .connection import RESPONSE, Connection, Stream, encode_message, value_of
@@ -171,7 +171,9 @@ class Server:
     ) -> None:
         self._methods = dict(methods)
         self._describe = describe
-        self._slots = threading.Semaphore(calls)
+        self._calls = calls
+        self._changed = threading.Condition()
+        self._running = 0
         self._pool = ThreadPoolExecutor(calls, thread_name_prefix="call")
         self._stopped = False
 
@@ -196,17 +198,31 @@ class Server:
                 method.function(stream, Call(stream))
             except StatusError as error:
                 stream.fail(error.code, str(error))
-        elif self._stopped or not self._slots.acquire(blocking=False):
-            stream.fail(RESOURCE_EXHAUSTED, "too many calls at the same time")
         else:
             self._submit(stream, method)
 
     def _submit(self, stream: Stream, method: Method) -> None:
+        with self._changed:
+            full = self._stopped or self._running >= self._calls
+            self._running += not full
+        if full:
+            stream.fail(RESOURCE_EXHAUSTED, "too many calls at the same time")
+            return
         try:
             self._pool.submit(self._serve, stream, method)
         except RuntimeError:
-            self._slots.release()
-            stream.fail(RESOURCE_EXHAUSTED, "the server stops")
+            self._ended()
+            stream.fail(UNAVAILABLE, "the server stops")
+
+    def _ended(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def idle(self, seconds: float) -> bool:
+        """Wait until no call runs; False where some still do after so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, seconds)
 
     def _serve(self, stream: Stream, method: Method) -> None:
         call = Call(stream)
@@ -220,7 +236,7 @@ class Server:
                 status = self._describe(error)
             call.end(status)
         finally:
-            self._slots.release()
+            self._ended()
 
 
 def serve(connection: Connection, read: Callable[[], bytes], close: Callable[[], None]) -> None:

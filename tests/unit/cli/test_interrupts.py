@@ -39,7 +39,9 @@ def started(cleaning: float) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.parametrize(("number", "code", "said"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(2, 130, "interrupted"), (15, 143, "terminated"), (1, 129, "terminated")]
+)
 def test_the_first_signal_cleans_up(number: int, code: int, said: str) -> None:
     process = started(0)
     process.send_signal(number)

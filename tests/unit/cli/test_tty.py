@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from brickyard.cli.progress import open_display
 from brickyard.cli.progress.tty import TtyDisplay
 
 
@@ -134,3 +135,14 @@ def test_failures_and_colors(events: Any) -> None:
     display.close()
     assert "\x1b[31m => ERROR RUN bad" in out.getvalue()
     assert out.getvalue().endswith("------\n > RUN bad:\n0.500 why\n------\n")
+
+
+def test_the_environment_says_how_many_log_lines() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for lines, count in (("9", 9), ("", 6), ("0", 6), ("x", 6)):
+        display = open_display("tty", Terminal(), {"TERM": "xterm", "BUILDKIT_TTY_LOG_LINES": lines})
+        display.close()
+        assert display._log_lines == count  # type: ignore[attr-defined]

@@ -59,6 +59,6 @@ def test_docker_hub_is_asked_for_by_its_own_host(hub: None) -> None:
 
 def test_tokens_come_first(hub: None) -> None:
     client = TokenClient()
-    with open_registry(client) as registry, pytest.raises(Exception, match="has no library/alpine"):  # type: ignore[arg-type]
+    with open_registry(client) as registry, pytest.raises(Exception, match="has no image library/alpine"):  # type: ignore[arg-type]
         registry.resolve(parse("alpine"))
     assert client.asked == ["registry-1.docker.io https://auth.example.com/token hub repository:library/alpine:pull"]

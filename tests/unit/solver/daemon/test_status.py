@@ -1,5 +1,6 @@
 """The log of a build's events."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -48,6 +49,25 @@ def test_a_huge_event_is_sent_in_parts(tmp_path: Path):
     messages = list(replay(tmp_path / "log"))
     assert max(map(len, messages)) < 2 << 20
     assert b"".join(e.msg for m in messages for e in Status.FromString(m).logs) == b"y" * (9 << 20)
+
+
+def test_on_a_full_disk_events_are_lost_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    log = StatusLog(tmp_path / "log")
+    log.send(log_of(b"first"))
+
+    def full(file: int, data: bytes, at: int) -> int:
+        pwrite(file, data[:5], at)
+        return 5
+
+    pwrite = os.pwrite
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        log.send(log_of(b"lost"))
+    log.send(log_of(b"last"))
+    log.close()
+    assert log.lost == 1
+    found = [entry.msg for data in replay(tmp_path / "log") for entry in Status.FromString(data).logs]
+    assert found == [b"first", b"last"]
 
 
 def test_a_broken_file(tmp_path: Path):

@@ -350,7 +350,7 @@ def test_servers_in_trouble(yard: Any, hub: Hub, status: int) -> None:
     [
         (401, "wants credentials for app"),
         (403, "denies access to app"),
-        (404, "has no app, manifests/latest"),
+        (404, "has no image app:latest"),
         (429, "answers no more requests for now"),
         (500, "answered 500 to"),
     ],
@@ -459,7 +459,7 @@ def test_an_image_built_here(yard: Any, hub: Hub) -> None:
     result = Exportable({"": (Result(yard.snapshot({"a": b"here"})), config)})
     find("image").export(result, "0", {"name": name}, yard.context)
     assert files(yard, op(hub, "mine:1")) == {"a": b"here"}
-    with pytest.raises(SolveError, match="has no mine"):
+    with pytest.raises(SolveError, match="has no image mine:1"):
         files(yard, op(hub, "mine:1", resolvemode="pull"))
     hub.image(tar(a=b"there"), name="1")
     yard.client.id = "another"
