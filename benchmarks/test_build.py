@@ -37,7 +37,7 @@ def test_parallel_example(compare: Compare, build: Callable[..., object], root: 
         lambda: build(EXAMPLE),
         "its longest path",
         SLEEP,
-        rounds=1,
+        rounds=3,
         goal="+ 0.5 s",
         before=lambda: shutil.rmtree(root, ignore_errors=True),
     )

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 
+from ..wire.fsutil.opening import open_to_read
 from .blob import LayerWriter
 from .tar import Entry, Kind, TarWriter, Writable
 from .unpack import WHITEOUT, LayerError
@@ -148,7 +149,7 @@ class LayerPacker:
         if not size:
             self._tar.add(entry)
             return
-        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_to_read(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._tar.add(entry)
             left = size

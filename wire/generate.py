@@ -29,7 +29,6 @@ def generate() -> None:
             f"-I{files('grpc_tools') / '_proto'}",
             f"--python_out={ROOT}",
             f"--pyi_out={ROOT}",
-            f"--grpc_python_out={ROOT}",
             *(f"{VIRTUAL}/{name}" for name in protos),
         ],
         check=True,
@@ -44,9 +43,6 @@ def generate() -> None:
             "from .pool import POOL as _POOL\n# @@protoc_insertion_point(imports)\n",
         )
         module.write_text(text)
-    for module in out.glob("*_pb2_grpc.py"):
-        if "_registered_method" not in module.read_text():
-            module.unlink()
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _options(parsed: Parsed, config: "Config") -> "Options":
         gid=_group(parsed.text("group")) if parsed.given("group") else config.grpc.gid,
         entitlements=frozenset([*parsed.texts("allow-insecure-entitlement"), *config.insecure_entitlements]),
         platforms=_platforms([*parsed.texts("oci-worker-platform")] or config.worker.oci.platforms),
-        executor=parsed.text("oci-worker-binary") or config.worker.oci.binary or None,
+        executor=_runtime(parsed.text("oci-worker-binary") or config.worker.oci.binary),
         frontends={"dockerfile.v0": dockerfile_frontend},
     )
 
@@ -158,6 +158,16 @@ def _tls(parsed: Parsed, config: "Config") -> "Tls | None":
     if not cert or not key:
         raise UsageError("--tlscert and --tlskey only work together")
     return Tls(Path(cert), Path(key), Path(ca) if ca else None)
+
+
+def _runtime(binary: str) -> str | None:
+    """The runtime that a program is, by its name: `buildkit-runc` is buildkitd's own name for runc."""
+    import os
+
+    name = os.path.basename(binary).removeprefix("buildkit-")
+    if name not in ("", "crun", "runc", "bwrap"):
+        raise UsageError(f"--oci-worker-binary={binary}: known are crun, runc and bwrap")
+    return name or None
 
 
 def _group(name: str) -> int:

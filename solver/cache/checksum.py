@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from ...grammar.dockerignore import Matcher, PatternError
 from ...oci.rootfs import Root, UnsafePath, from_root
+from ...wire.fsutil.opening import open_to_read
 from ..base import Context, Selection, SolveError
 from ..fileops.wildcard import expand, has_wildcards
 
@@ -282,7 +283,7 @@ class _Tree:
         total = hashlib.sha256(self._head(path, status))
         if stat.S_ISREG(status.st_mode) and status.st_size:
             full = self._root + b"/" + os.fsencode(path)
-            file = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = open_to_read(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 while data := os.read(file, _CHUNK):
                     total.update(data)

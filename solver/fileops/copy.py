@@ -15,6 +15,7 @@ from pathlib import Path
 from ...grammar.dockerignore import Matcher, PatternError
 from ...llb.ops import Copy
 from ...oci.rootfs import Root, from_root, open_below
+from ...wire.fsutil.opening import open_to_read
 from .chmod import Change, parse_mode
 from .errors import FileOpError, as_file_op_error, told
 from .make import Owner, make_directories, set_owner
@@ -409,7 +410,7 @@ class _Copier:
             raise FileOpError(f"cannot replace to directory /{place} with file")
 
     def _file(self, here: int, name: str, there: int, made: str, place: str, status: os.stat_result) -> None:
-        reader = os.open(name, _READ_FILE, dir_fd=here)
+        reader = open_to_read(name, _READ_FILE, dir_fd=here)
         try:
             try:
                 writer = os.open(made, _NEW_FILE, 0o600, dir_fd=there)

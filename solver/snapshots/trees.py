@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...oci.rootfs import Root
+from ...wire.fsutil.opening import open_to_read
 
 _FICLONE = 0x40049409
 _XATTRS_OF_OVERLAY = ("trusted.overlay.", "user.overlay.")
@@ -16,7 +17,7 @@ _PIECE = 64 << 20
 
 def copy_data(source: bytes, target: bytes) -> None:
     """A regular file's bytes to a new file: shared blocks where the file system can, else copied in the kernel."""
-    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    reader = open_to_read(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from ..pb.stat_pb2 import Stat
 from ..session import FileFilter, FileTree
 from .modes import DIRECTORY, SYMLINK
+from .opening import open_to_read
 from .walk import EVERYTHING, Change, walk
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -53,7 +54,7 @@ class Folder:
 
     def open(self, path: str) -> BinaryIO:
         """A file's content; links that stand there by now are not followed. Raises OSError."""
-        return open(os.open(self.place(path), _READ), "rb", buffering=0)
+        return open(open_to_read(self.place(path), _READ), "rb", buffering=0)
 
     def place(self, path: str) -> bytes:
         """Where an entry is on this machine."""

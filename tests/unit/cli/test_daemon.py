@@ -47,6 +47,11 @@ labels = { a = "1" }
     assert [platform.architecture for platform in given.platforms] == ["amd64"]
 
 
+@pytest.mark.parametrize(("binary", "name"), [("", None), ("/usr/sbin/runc", "runc"), ("buildkit-runc", "runc")])
+def test_the_runtime(binary: str, name: str | None):
+    assert options("--oci-worker-binary", binary).executor == name
+
+
 def test_what_collection_keeps():
     oci = options("--oci-worker-gc-keepstorage", "100,20%,5GB").config.worker.oci
     assert (oci.reserved_space.bytes, oci.min_free_space.percent, oci.max_used_space.bytes) == (100 << 20, 20, 5 << 30)
@@ -73,6 +78,7 @@ def test_tls():
         (["--oci-worker-labels", "x"], "write KEY=VALUE"),
         (["--oci-worker-platform", "a/b/c/d"], "--oci-worker-platform"),
         (["--group", "nobody-has-this-name"], "no such group"),
+        (["--oci-worker-binary", "kata"], "known are crun, runc and bwrap"),
     ],
 )
 def test_flags_that_make_no_sense(words: list[str], says: str):
