@@ -29,7 +29,9 @@ def print_error(error: Exception, stream: TextIO) -> None:
 def message(error: BaseException) -> str:
     """One line (or the error's own few) that says what is wrong, never empty."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        from ..wire.fsutil.errors import describe
+
+        return describe(error)
     if isinstance(error, SourceError):
         return error.message
     if isinstance(error, UnicodeEncodeError):

@@ -33,7 +33,8 @@ def _text(source: errdefs_pb2.Source) -> str:
 
 def _missing(path: str, text: str, context: Path | None) -> str:
     if names := _FROM.findall(text):
-        return f"there is no {path} in {' or '.join(dict.fromkeys(names))}"
+        stages = dict.fromkeys(f"stage {name}" if name.isdecimal() else name for name in names)
+        return f"there is no {path} in {' or '.join(stages)}"
     name = path.removeprefix("/")
     if context is None:
         return f"there is no {name} in the build context"

@@ -14,6 +14,7 @@ from ...wire.session import FileFilter, FileTree
 from ..base import Context, Exportable, Result, SolveError
 from .oci import sending
 from .options import epoch_of, metadata_epoch
+from .owners import owners
 from .statements import with_statements
 from .writer import is_multi, platforms_of
 
@@ -47,7 +48,7 @@ def export(result: Exportable, id: str, attrs: Mapping[str, str], context: Conte
             newest = max(newest, epoch or 0)
             ref = result.refs.get(key, (Result(None), None))[0]
             root = stack.enter_context(context.snapshots.mounted(ref.snapshot))
-            files: FileTree = tree.folder(root, FileFilter())
+            files: FileTree = tree.folder(root, FileFilter(), owners())
             found = result.attestations.get(key, ())
             files = with_statements(files, found, context, prefix=prefix, epoch=epoch)
             trees[key.replace("/", "_")] = _Timed(files, epoch) if epoch is not None else files

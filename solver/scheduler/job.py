@@ -27,6 +27,7 @@ from ...llb.graph import Vertex
 from ...llb.load import DefinitionError, load
 from ...llb.ops import BuildOp, ExecOp, SourceOp
 from ...wire import errors
+from ...wire.fsutil.errors import describe
 from ...wire.pb import control_pb2, ops_pb2
 from .. import entitlements
 from ..base import Cancelled, Context, Result, SolveError
@@ -643,7 +644,7 @@ class Job:
             )
             failure.__cause__ = error
         else:
-            failure = SolveError(str(error) or type(error).__name__)
+            failure = SolveError(describe(error) or type(error).__name__)
             failure.__cause__ = error
         if not failure.vertex:
             failure.vertex = node.digest

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ...llb.graph import Vertex
+from ...wire.fsutil.errors import describe
 from ...wire.pb import control_pb2
 from ..ops.describe import name_of
 
@@ -177,4 +178,4 @@ def error_text(error: BaseException) -> str:
 
     if isinstance(error, Cancelled):
         return CANCELLED
-    return str(error) or type(error).__name__
+    return describe(error) or type(error).__name__

@@ -13,9 +13,14 @@ def is_gone(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ELOOP)
 
 
-def describe(error: Exception) -> str:
+def shown(path: str | bytes) -> str:
+    """A path as text, whatever its bytes are."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def describe(error: BaseException) -> str:
     """What went wrong and where, in words."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    places = [shown(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     return f"{' -> '.join(places)}: {error.strerror}" if places else error.strerror

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from ..patterns import Matcher, PatternError
 from ..pb.stat_pb2 import Stat
 from ..session import FileFilter
+from .errors import shown
 from .follow import follow, narrowed
 from .modes import SOCKET, to_go
 
@@ -160,7 +161,7 @@ class Walk:
                 modTime=status.st_mtime_ns,
             )
         except UnicodeEncodeError:
-            raise WalkError(f"{_shown(entry.path)}: the name is not UTF-8") from None
+            raise WalkError(f"{shown(entry.path)}: the name is not UTF-8") from None
         if kind != stat.S_IFDIR:
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 out.devmajor, out.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
@@ -172,7 +173,7 @@ class Walk:
                 try:
                     out.linkname = os.readlink(entry.path).decode()
                 except UnicodeDecodeError:
-                    raise WalkError(f"{_shown(entry.path)}: the link's target is not UTF-8") from None
+                    raise WalkError(f"{shown(entry.path)}: the link's target is not UTF-8") from None
         _xattrs(entry.path, out)
         if self._change is not None:
             self._change(out)
@@ -195,7 +196,3 @@ def _xattrs(place: bytes, out: Stat) -> None:
             out.xattrs[name] = os.getxattr(place, name, follow_symlinks=False)
         except OSError:
             continue
-
-
-def _shown(path: str | bytes) -> str:
-    return os.fsencode(path).decode(errors="backslashreplace")

@@ -32,6 +32,7 @@ class Failed(Exception):
         (KEY.format("/a.txt"), "COPY a.txt /", "a.txt is in the context, but the ignore file leaves it out"),
         (KEY.format("/a"), "RUN --mount=type=bind,from=tools,source=a true", "there is no /a in tools"),
         ("lstat /a: no such file or directory", "COPY --from=build /a /", "there is no /a in build"),
+        ("lstat /a: no such file or directory", "COPY --from=0 /a /", "there is no /a in stage 0"),
         ("exit code: 1", "RUN false", ""),
     ],
 )
