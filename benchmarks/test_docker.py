@@ -84,4 +84,5 @@ def test_nothing_changed_through_the_frontend_image(
         lambda: docker_build(engine, base, EXAMPLE),
         rounds=9,
     )
-    assert figure.ratio > 0
+    # The container alone is about half of what the frontend inside takes; Docker's own image is at 1.5 as well.
+    assert figure.ratio < 2.2
