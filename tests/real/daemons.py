@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,10 @@ from pathlib import Path
 
 import pytest
 from engine import Cli
+
+from brickyard.wire.h2.client import Caller
+from brickyard.wire.h2.connection import Connection
+from brickyard.wire.h2.server import serve
 
 STOP_SECONDS = 30
 
@@ -90,3 +96,18 @@ def connect(cli: Cli, daemon: Daemon, name: str = "ours", address: str = "", *op
     words = [word for option in options for word in ("--driver-opt", option)]
     cli.buildx("create", "--name", name, "--driver", "remote", *words, address or daemon.address)
     return Builder(cli, daemon, name)
+
+
+@contextmanager
+def calling(daemon: Daemon) -> Iterator[Caller]:
+    """A connection to a daemon, for calls that buildx does not make."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(daemon.address.removeprefix("unix://"))
+        ours = Connection(connection.sendall)
+        reader = threading.Thread(target=serve, args=(ours, lambda: connection.recv(65536), lambda: None))
+        reader.start()
+        try:
+            yield Caller(ours)
+        finally:
+            connection.shutdown(socket.SHUT_RDWR)
+            reader.join(10)

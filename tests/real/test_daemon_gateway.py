@@ -1,15 +1,13 @@
 """A client that is the frontend itself, as buildx is: the gateway on the daemon's own server, with containers."""
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Daemon, running_daemon
+from daemons import Daemon, calling, running_daemon
 
 from brickyard.llb.marshal import marshal
 from brickyard.llb.state import source
@@ -17,8 +15,7 @@ from brickyard.oci.platform import host
 from brickyard.wire import errors
 from brickyard.wire.calls import CallError
 from brickyard.wire.h2.client import Caller
-from brickyard.wire.h2.connection import Connection, Stream
-from brickyard.wire.h2.server import serve
+from brickyard.wire.h2.connection import Stream
 from brickyard.wire.pb import control_pb2, gateway_pb2, ops_pb2
 
 pytestmark = pytest.mark.real
@@ -31,21 +28,6 @@ CONTROL = "/moby.buildkit.v1.Control/"
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
         yield running
-
-
-@contextmanager
-def calling(daemon: Daemon) -> Iterator[Caller]:
-    """A connection to the daemon."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(daemon.address.removeprefix("unix://"))
-        ours = Connection(connection.sendall)
-        reader = threading.Thread(target=serve, args=(ours, lambda: connection.recv(65536), lambda: None))
-        reader.start()
-        try:
-            yield Caller(ours)
-        finally:
-            connection.shutdown(socket.SHUT_RDWR)
-            reader.join(10)
 
 
 @pytest.fixture

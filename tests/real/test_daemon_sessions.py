@@ -1,7 +1,6 @@
 """Builds that a client asks for in one call, as buildctl does, with sessions of its own."""
 
 import io
-import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -9,15 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from daemons import Daemon, running_daemon
+from daemons import Daemon, calling, running_daemon
 
 from brickyard.wire import errors
 from brickyard.wire.calls import CallError
 from brickyard.wire.fsutil import send as sending
 from brickyard.wire.fsutil import tree
 from brickyard.wire.h2.client import Caller
-from brickyard.wire.h2.connection import Connection
-from brickyard.wire.h2.server import BothStreams, Call, Method, Raw, Server, StatusError, Unary, serve
+from brickyard.wire.h2.server import BothStreams, Call, Method, Raw, Server, StatusError, Unary
 from brickyard.wire.pb import control_pb2, secrets_pb2
 from brickyard.wire.pb.wire_pb2 import Packet
 from brickyard.wire.tunnel import tunnel
@@ -35,20 +33,6 @@ HEALTH = "/grpc.health.v1.Health/Check"
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
         yield running
-
-
-@contextmanager
-def calling(daemon: Daemon) -> Iterator[Caller]:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(daemon.address.removeprefix("unix://"))
-        ours = Connection(connection.sendall)
-        reader = threading.Thread(target=serve, args=(ours, lambda: connection.recv(65536), lambda: None))
-        reader.start()
-        try:
-            yield Caller(ours)
-        finally:
-            connection.shutdown(socket.SHUT_RDWR)
-            reader.join(10)
 
 
 @pytest.fixture
